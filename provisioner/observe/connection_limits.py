@@ -19,7 +19,7 @@ _AT_ONCE: Final = struct.pack("ii", 1, 0)
 
 
 class ConnectionLimits:
-    """Makes a `LimitedConnection` for each connection; `protocol` makes the web server's own end of it."""
+    """Makes a `LimitedConnection` for each connection; `protocol` makes the web server's side of it."""
 
     def __init__(self, protocol: Callable[[], asyncio.Protocol], *, header_time: float = HEADER_TIME) -> None:
         self.protocol = protocol

@@ -1,4 +1,4 @@
-"""Who a worker is at a target: whether what a login needs is there, and whether two targets are one."""
+"""Check the identities at targets: whether a login has everything it needs, and whether two targets are the same."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +21,7 @@ _CLOUD: Final = {"https://app.infisical.com": "https://us.infisical.com"}
 
 
 def able_to_log_in(name: str, target: Target) -> Target:
-    """Return the target with all that its login needs; raise `SettingsError` naming the variables that are not set."""
+    """Return the target with all that its login needs. Raises `SettingsError` naming the variables that are not set."""
     missing = [
         listing([*(own for own, path in ECOSYSTEM.items() if path == setting), variable(*setting)])
         for field in _NEEDED[target.auth]

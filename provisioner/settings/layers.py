@@ -35,10 +35,10 @@ from provisioner.settings.shape import (
 from provisioner.settings.values import normalise_name, same_base
 
 CONFIG_VARIABLE: Final = "PROVISIONER_CONFIG"
-CONFIG_FILE: Final = Path("config/provisioner.toml")  # read if it is there
+CONFIG_FILE: Final = Path("config/provisioner.toml")  # read if it exists
 DEEPEST: Final = 3  # names in a setting, as in targets.default.url
 CONFIG_SIZE: Final = 1 << 20  # bytes; a longer file is a mistake
-SECRET_SIZE: Final = 1 << 16  # bytes; a longer file is not a secret but a mistake
+SECRET_SIZE: Final = 1 << 16  # bytes; a longer file is a mistake
 DEEPEST_KEY: Final = 20  # names joined by dots; tomllib's time grows with their square
 
 _DEEPER_KEY: Final = re.compile(rf"""(?<![\w"'-])(?:[\w"'-]+[ \t]*\.[ \t]*){{{DEEPEST_KEY}}}""")
@@ -66,7 +66,7 @@ class Layer:
     """The values of one source, and its problems."""
 
     def __init__(self, base: Path, written: Callable[[Setting], str] = dotted, *others: str) -> None:
-        """Begin with nothing; files are below `base`, and a source has settings `written` so, besides `others`."""
+        """Start empty; files are relative to `base`, and a source knows its settings as `written`, and `others`."""
         self.given: dict[Setting, Given] = {}
         self.problems: list[str] = []
         self._base = base
@@ -74,7 +74,7 @@ class Layer:
         self._others = others
 
     def add(self, setting: Setting, given: Given) -> None:
-        """Take a value in, or note why that cannot be."""
+        """Add a value, or note why that is impossible."""
         found = resolve(setting)
         if found is None:
             # Finding what was meant takes time, and only the first problems are shown.
@@ -91,7 +91,7 @@ class Layer:
         elif in_a_file:
             self._add_file(setting, given)
         elif isinstance(given.value, str) and is_secret(field_of(setting)):
-            # Closed at once, so that nothing on the way to the model can show it.
+            # Wrapped at once, so that nothing on the way to the model can show it.
             self.given[setting] = Given(Secret(given.value), given.name, given.source)
         else:
             self.given[setting] = given
@@ -145,7 +145,7 @@ def ecosystem(environ: Mapping[str, str], base: Path) -> Layer:
             layer.add(setting, Given(value, name, f"environment {name}"))
     given = [name for name in (OPENROUTER_KEY, f"{OPENROUTER_KEY}_FILE") if environ.get(name)]
     for name in given[:1]:
-        # The key itself stays where it is.
+        # The key itself stays in its variable.
         where, value = ("env", name) if name == OPENROUTER_KEY else ("file", environ[name])
         layer.add(("credentials", "default", where), Given(value, name, f"environment {name}"))
     layer.problems += [f"{name} sets what {given[0]} sets; keep one of them" for name in given[1:]]
@@ -183,7 +183,7 @@ def file(config: Path | None, environ: Mapping[str, str], base: Path) -> Layer:
 
 
 def defaults() -> Layer:
-    """Return what is there without being said: the target and the credential of the name `default`."""
+    """Return what exists without being configured: the target and the credential named `default`."""
     layer = Layer(Path())
     for setting, value in (
         (("targets", "default", "url"), DEFAULT_URL),
@@ -218,7 +218,7 @@ def _toml(path: Path) -> dict[str, object]:
 
 
 def _read(path: Path, most: int) -> bytes:
-    """Read a file of not more than so many bytes. Raises `OSError`, and `ValueError` saying what is wrong with it."""
+    """Read a file up to a size in bytes. Raises `OSError`, and `ValueError` saying what is wrong with it."""
     if "\0" in str(path):
         raise ValueError("has a path that contains a zero byte")
     with path.open("rb") as stream:

@@ -1,4 +1,4 @@
-"""Load the settings: what the layers say, what of it counts, and in one line what is wrong with it."""
+"""Load the settings: read the layers, merge them by precedence, and report problems in one line."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from provisioner.settings.proxies import proxies_of
 from provisioner.settings.sections import INFISICAL_FIELDS
 from provisioner.settings.shape import NAMED, Setting, dotted, in_file, variable
 
-# What is given tells how to log in; the first that fits counts, and several may.
+# What each given value implies about how to log in; the first match counts, and several may be given.
 _IMPLIED: Final = {
     "token": ("token",),
     "client_id": ("universal",),
@@ -111,7 +111,7 @@ def _name(settings: Sequence[Setting], given: Mapping[Setting, Given]) -> str:
 
 
 def _merged(layers: Sequence[Layer]) -> dict[Setting, Given]:
-    """Return each setting as the highest layer has it; `layers` stand in the order of their precedence."""
+    """Return each setting from the highest layer that has it; `layers` are in the order of their precedence."""
     for section, name in dict.fromkeys(setting[:2] for layer in layers for setting in layer.given if len(setting) == 3):
         if section == "credentials":
             _keep_one_place(layers, name)
@@ -121,7 +121,7 @@ def _merged(layers: Sequence[Layer]) -> dict[Setting, Given]:
 
 
 def _keep_one_place(layers: Sequence[Layer], name: str) -> None:
-    """Let the highest layer that places a credential replace, not extend, what lower ones say."""
+    """Let the highest layer that places a credential replace what lower layers say, instead of extending it."""
     kept: set[str] = set()
     for layer in layers:
         here = {setting: _kind(setting) for setting in layer.given if setting[:2] == ("credentials", name)}
@@ -136,7 +136,7 @@ def _kind(setting: Setting) -> str:
 
 
 def _infer_auth(layers: Sequence[Layer], name: str) -> None:
-    """Let the highest layer that says anything about logging in decide how; what fits a lower one's word obeys it."""
+    """Let the highest layer that mentions a login decide its method; lower layers are ignored if they do not fit."""
     auth = ("targets", name, "auth")
     said = next((str(layer.given[auth].value).lower() for layer in layers if auth in layer.given), None)
     for layer in layers:
@@ -145,7 +145,7 @@ def _infer_auth(layers: Sequence[Layer], name: str) -> None:
         implied: dict[str, Given] = {}
         for key, methods in _IMPLIED.items():
             if given := layer.given.get(("targets", name, key)):
-                # A file of Infisical's own variable for OIDC says more than its place.
+                # A file from Infisical's own variable for OIDC is more specific than its layer.
                 ways = _IMPLIED["jwt"] if given.name == "INFISICAL_AUTH_JWT_FILE" else methods
                 for method in ways:
                     implied.setdefault(method, given)

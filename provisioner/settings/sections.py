@@ -178,12 +178,12 @@ class Credential(Section):
 
     @property
     def kept(self) -> float:
-        """Seconds for which a key from Infisical is kept."""
+        """The seconds for which a key from Infisical is cached."""
         return CACHE if self.cache is None else self.cache
 
     @property
     def place(self) -> SecretLocation | None:
-        """Where in Infisical the key is, if that is where it is."""
+        """The place of the key in Infisical, if it is there."""
         if self.project is None or self.environment is None or self.secret is None:
             return None
         return SecretLocation(
@@ -368,7 +368,7 @@ class Log(Section):
 
 
 class Sections(Section):
-    """Every section; of targets and credentials there are any number."""
+    """All sections; targets and credentials can have any number of names."""
 
     database: Database = Database()
     targets: dict[str, Target]

@@ -1,4 +1,4 @@
-"""Which settings there are, and what each is called: in a file, in the environment, in the ecosystem, in the docs."""
+"""The list of settings, and their names in a file, in the environment, in the ecosystem, and in the docs."""
 
 import difflib
 import re
@@ -17,7 +17,7 @@ Setting = tuple[str, ...]  # ("retry", "base"), ("targets", "default", "url")
 PREFIX: Final = "PROVISIONER_"
 DEFAULT_URL: Final = "https://us.infisical.com"
 SECTIONS: Final[dict[str, type[Section]]] = {
-    # Of those of which there are any number, the last part is what each of them is.
+    # For sections with any number of names, the last part is the type of each.
     name: (get_args(field.annotation) or (field.annotation,))[-1]
     for name, field in Sections.model_fields.items()
 }
@@ -70,7 +70,7 @@ def is_secret(field: FieldInfo | None) -> bool:
 
 
 def file_of(path: Setting) -> list[Setting]:
-    """Return what names a file with the value of a setting, which every secret has."""
+    """Return the name of the setting that gives a file with this secret's value."""
     return [(*path[:-1], f"{path[-1]}_file")] if is_secret(field_of(path)) else []
 
 
@@ -112,7 +112,7 @@ def settings_table() -> str:
 
 
 def _default(info: FieldInfo) -> str:
-    # A target's URL is the one value that has to be given, for every target but the one that is always there.
+    # A target's URL is the only required value, except for the built-in target.
     if info.default is PydanticUndefined:
         return f"`{DEFAULT_URL}` for `default`"
     return UNSET if info.default is None else f"`{displayed(info.default)}`"

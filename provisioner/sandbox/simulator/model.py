@@ -1,4 +1,4 @@
-"""The rows that the simulated Infisical and OpenRouter keep."""
+"""The rows of the simulated Infisical and OpenRouter."""
 
 import hashlib
 import re
@@ -31,7 +31,7 @@ APP = "open-router"
 PROJECT_TYPES = ("secret-manager", "cert-manager", "kms", "ssh", "secret-scanning", "pam", "ai")
 ENVIRONMENTS = {"dev": "Development", "staging": "Staging", "prod": "Production"}
 MADE = "2026-11-01T00:00:00.000Z"
-"""When everything was made whose age nobody asks for."""
+"""The creation time of everything whose age does not matter."""
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z", re.IGNORECASE)
 
 VERBS = ("create", "read", "edit", "delete")
@@ -39,17 +39,17 @@ ABILITIES = frozenset(
     [f"{verb}-app-connections" for verb in VERBS] + [f"{verb}-secret-rotation" for verb in (*VERBS, "rotate")]
 )
 Grant = frozenset[str] | Literal["none", "foreign"]
-"""What the identity may do somewhere: abilities; or it is no member; or the project is another organization's."""
+"""What the identity may do somewhere: abilities; or it is not a member; or the project is another organization's."""
 
 Standing = Literal["ok", "removed", "inactive", "untrusted-address"]
 """Whether the identity may use its tokens."""
 Revoked = Literal["token", "auth method", "client secret", "identity tokens"]
-"""What was revoked, as the refusal names it."""
+"""What was revoked, in the words of the refusal."""
 End = Revoked | Literal["open", "expired", "lapsed"]
-"""How a token ended: by its own words it has expired, by the server's it has lapsed, or it was revoked."""
+"""How a token ended: it expired by its own claims, it lapsed by the server's record, or it was revoked."""
 
 Place = tuple[str, str, str, str]
-"""Project, environment, folder, and the name of what is there."""
+"""A project, an environment, a folder, and a name."""
 
 
 def fingerprint(api_key: str) -> str:
@@ -59,7 +59,7 @@ def fingerprint(api_key: str) -> str:
 
 @dataclass(slots=True, kw_only=True)
 class Connection:
-    """One app connection. The key itself is not kept, only its fingerprint."""
+    """One app connection, with its key's fingerprint instead of the key."""
 
     id: str
     name: str
@@ -75,7 +75,7 @@ class Connection:
     used_by: set[str] = field(default_factory=set)
 
     def public(self, organization_id: str) -> dict[str, Any]:
-        """Return the fields that the API shows."""
+        """Return the fields that the API returns."""
         return {
             "id": self.id,
             "name": self.name,
@@ -98,7 +98,7 @@ class Connection:
 
 @dataclass(slots=True, kw_only=True)
 class CreateRecord:
-    """One POST to a create route, as it arrived and as it ended; `status` None means that no answer was delivered."""
+    """One POST to a create route, its contents and its result; `status` None means that no answer was delivered."""
 
     order: int
     at: str
@@ -111,14 +111,14 @@ class CreateRecord:
     committed: bool = False
 
     def note(self, body: object) -> None:
-        """Keep what a body asks for, whatever else may be wrong with it."""
+        """Store what a body asks for, even if it is invalid otherwise."""
         if isinstance(body, dict):
             name, project_id = body.get("name"), body.get("projectId")
             self.name = name if isinstance(name, str) else None
             self.project_id = project_id if isinstance(project_id, str) else None
 
     def public(self) -> dict[str, Any]:
-        """Return it as `/_simulator/state` shows it."""
+        """Return it in the form of `/_simulator/state`."""
         return {
             "order": self.order,
             "at": self.at,
@@ -134,10 +134,10 @@ class CreateRecord:
 
 @dataclass(slots=True, kw_only=True)
 class Key:
-    """One ordinary API key at OpenRouter. It can spend money from the moment it is issued until it is revoked.
+    """One ordinary API key at OpenRouter. It can spend money from its creation until it is revoked.
 
-    `made_by` is the fingerprint of the management key that asked for it. `rotation_id` is the rotation that has it;
-    None where whatever asked for it failed afterwards: nobody knows the key, and it stays.
+    `made_by` is the fingerprint of the management key that requested it. `rotation_id` is the rotation that has it;
+    None if the create failed afterwards: nobody knows the key, and it remains.
     """
 
     hash: str
@@ -151,7 +151,7 @@ class Key:
     rotation_id: str | None = None
 
     def public(self) -> dict[str, Any]:
-        """Return it as `/_simulator/state` shows it, without the key itself."""
+        """Return it in the form of `/_simulator/state`, without the key itself."""
         return {
             "hash": self.hash,
             "name": self.name,
@@ -166,7 +166,7 @@ class Key:
 
 @dataclass(slots=True, kw_only=True)
 class Rotation:
-    """One rotation; `keys` are those it has at OpenRouter, the newest last."""
+    """One rotation; `keys` are its keys at OpenRouter, newest last."""
 
     id: str
     name: str
@@ -190,17 +190,17 @@ class Rotation:
 
     @property
     def folder(self) -> tuple[str, str, str]:
-        """Where it is."""
+        """Its folder."""
         return (self.project_id, self.environment, self.path)
 
     @property
     def place(self) -> Place:
-        """What no other rotation shares."""
+        """Its unique place."""
         return (*self.folder, self.name)
 
     @property
     def secret(self) -> Place:
-        """Where its key is written."""
+        """The place of the secret with its key."""
         return (*self.folder, self.secret_name)
 
 
@@ -219,11 +219,11 @@ class Secret:
 
     @property
     def place(self) -> Place:
-        """Where it is."""
+        """Its place."""
         return (self.project_id, self.environment, self.path, self.name)
 
     def public(self) -> dict[str, str | None]:
-        """Return where it is; never what is in it."""
+        """Return its place, and never its value."""
         return {
             "name": self.name,
             "projectId": self.project_id,
@@ -236,7 +236,7 @@ class Secret:
 
 @dataclass(slots=True, kw_only=True)
 class Token:
-    """What the database knows about an access token; `ttl`, `max_ttl` and `uses_limit` of 0 mean no limit."""
+    """The record of an access token; 0 in `ttl`, `max_ttl` and `uses_limit` means no limit."""
 
     id: str
     ttl: int
@@ -250,7 +250,7 @@ class Token:
 
 @dataclass(slots=True, kw_only=True)
 class MachineIdentity:
-    """The one machine identity: its client secret, and how failed attempts lock it out."""
+    """The one machine identity: its client secret, and its lockout after failed attempts."""
 
     id: str
     client_id: str
@@ -264,11 +264,11 @@ class MachineIdentity:
     locked_until: float = 0.0
 
     def stand(self, standing: Standing) -> None:
-        """Let it be like this from now on."""
+        """Change whether the identity may use its tokens."""
         self.standing = standing
 
     def renew_secret(self, secret: str, now: float) -> None:
-        """Begin the life of a new client secret."""
+        """Replace the client secret."""
         self.client_secret, self.secret_made, self.secret_uses, self.secret_revoked = secret, now, 0, False
 
     def unlock(self) -> None:
