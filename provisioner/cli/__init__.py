@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from provisioner import __version__
-from provisioner.cli.terminal.frame import EXIT_STATUSES, Config, guarded
+from provisioner.cli.terminal.frame import EXIT_STATUSES, Config, guarded, running
 
 # The commands in each module `provisioner.cli.MODULE`, which is imported when one of them is used.
 MODULES: Final = {
@@ -86,10 +86,13 @@ def load_command(name: str) -> Any:
     module = next(module for module, names in MODULES.items() if name in names)
     function = getattr(import_module(f"provisioner.cli.{module}"), name)
     if isinstance(function, typer.Typer):
-        return typer.main.get_command(function)
-    single = typer.Typer(add_completion=False, rich_markup_mode=None)
-    single.command(name=name)(function)
-    return typer.main.get_command(single)
+        group = function
+    else:
+        group = typer.Typer(add_completion=False, rich_markup_mode=None)
+        group.command(name=name)(function)
+    for command in group.registered_commands:
+        command.callback = running(command.callback)
+    return typer.main.get_command(group)
 
 
 def _show_version(wanted: bool) -> None:

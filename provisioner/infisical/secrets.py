@@ -112,7 +112,7 @@ class InfisicalSecrets:
             try:
                 granted = await self._permits.acquire(1)
             except (DatabaseUnavailable, DatabaseUnusable) as error:
-                raise CredentialUnavailable("the read budget is not known just now", retry_after=1.0) from error
+                raise CredentialUnavailable("the read budget is not known yet", retry_after=1.0) from error
             if granted.permits:
                 return
             if granted.wait > self._patience / 4:

@@ -1,4 +1,4 @@
-"""Draw recent history as bars: from numbers to coordinates. Pure."""
+"""Draw recent activity as bars: from numbers to coordinates. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -13,11 +13,9 @@ from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer, set_span_i
 
 from provisioner import __version__
 from provisioner.core.model import (
-    Action,
     AttemptRecord,
     Cancel,
     Fail,
-    Observation,
     Remove,
     Result,
     Retry,
@@ -26,6 +24,7 @@ from provisioner.core.model import (
 )
 from provisioner.core.ports import Clock
 from provisioner.core.queue_values import Report
+from provisioner.core.unobserved import Unobserved
 
 _OUTCOMES: Final = {Succeed: "succeeded", Fail: "failed", Retry: "put_back", Cancel: "cancelled", Remove: "removed"}
 # Results of ordinary steps, which are not errors.
@@ -36,7 +35,7 @@ _ORDINARY: Final = frozenset(
 Attributes = Mapping[str, str | int | bool]
 
 
-class Traces:
+class Traces(Unobserved):
     """Sends every settled claim to OpenTelemetry: `core.ports.Observer`.
 
     A trace is one claim: `connection_request` from the claim to its record, and in it `claim` until something was
@@ -47,15 +46,6 @@ class Traces:
     def __init__(self, tracer: Tracer, *, clock: Clock) -> None:
         self._tracer = tracer
         self._clock = clock
-
-    def called(self, target: str, action: Action, observation: Observation) -> None:
-        """Do nothing: the settlement contains its calls."""
-
-    def claimed(self, target: str, requests: int, took: float) -> None:
-        """Do nothing: the settlement says when it was claimed."""
-
-    def logged_in(self, target: str, outcome: str) -> None:
-        """Do nothing: logins belong to no request."""
 
     def settled(self, settlements: Sequence[Settlement], report: Report, took: float) -> None:
         """Make the spans of a recorded batch."""

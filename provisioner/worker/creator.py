@@ -80,7 +80,7 @@ class Creator:
             return await self._carry(claim)
         except Exception as error:  # the request must not be lost, and the others must go on
             log.exception("creator_failed", request=claim.request.id)
-            message = f"an error of the provisioner's own: {type(error).__name__}"
+            message = f"an internal error of the provisioner: {type(error).__name__}"
             claim = with_doubt(claim, possible_create(claim, self._clock.now()))
             outcome = decide(
                 claim,

@@ -129,7 +129,7 @@ class KeyGate:
                 await self._ask(claim, key)
         except DatabaseUnavailable as error:
             raise Postponed(
-                Retry(delay=OUTAGE_RETRY, message="whether the API key works is not known just now")
+                Retry(delay=OUTAGE_RETRY, message="it is not known yet whether the API key works")
             ) from error
         if not self.upstream.may_send(self._clock.monotonic()):
             await self._undecided(claim)

@@ -108,7 +108,7 @@ class ProjectGate:
         try:
             await self._check(project)
         except DatabaseUnavailable as error:
-            message = "whether the machine identity is in the project is not known just now"
+            message = "it is not known yet whether the machine identity is in the project"
             raise Postponed(database_silent(message)) from error
 
     def _is_known(self, project: str) -> bool:
@@ -155,8 +155,7 @@ class ProjectGate:
             return None
         one = refused(self._quarantined.get(project), cause, observation.message, self._clock.now())
         try:
-            if project in self._accepted:
-                self._accepted.discard(project)
+            self._accepted.discard(project)
             self._width = 1
             await self._keep({project: one})
             if cause is Cause.NOT_IN_PROJECT:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from provisioner.cli.bulk.export import chosen_form
-from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, load, run_async
+from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, load
 from provisioner.cli.terminal.output import tell_detail, tell_error, tell_warning
 from provisioner.cli.terminal.progress import counting
 from provisioner.cli.terminal.streams import tell
@@ -38,7 +38,7 @@ class RowForm(StrEnum):
     JSONL = "jsonl"
 
 
-def discover(  # noqa: PLR0917  # the command line names them
+async def discover(  # noqa: PLR0917  # the command line names them
     config: Config = None,
     target: Annotated[
         str | None,
@@ -74,7 +74,7 @@ def discover(  # noqa: PLR0917  # the command line names them
         typer.Option("--format", help="csv or jsonl. Default: by the suffix of --output, or csv.", show_default=False),
     ] = None,
     output: Output = None,
-) -> None:
+) -> int:
     """List the projects that the machine identity can see, as a file for submit and plan. Changes nothing.
 
     Infisical shows an identity only the projects that it is a member of. The command needs no database. It logs in once
@@ -93,9 +93,9 @@ def discover(  # noqa: PLR0917  # the command line names them
             "must be csv or jsonl: choose one, or use another suffix for --output", param_hint="--format"
         )
     where = _target(settings, target)
-    found = run_async(_discover(settings, where, wanted, without_connection=without_connection))
+    found = await _discover(settings, where, wanted, without_connection=without_connection)
     _write(where, found.projects, written, output)
-    raise typer.Exit(found.tell(where, wanted))
+    return found.tell(where, wanted)
 
 
 class Discovered:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from provisioner.cli.terminal.filters import filtering, tell_unknown_of
-from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, load, open_database, run_async
+from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, load, open_database
 from provisioner.cli.terminal.output import tell_detail
 from provisioner.core.text import several
 from provisioner.postgres.filters import Filter
@@ -26,7 +26,7 @@ SPREADSHEETS: Final = frozenset({".xlsx", ".xls", ".ods", ".numbers"})
 
 
 @filtering()
-def export(
+async def export(
     config: Config = None,
     *,
     wanted: Filter,
@@ -50,7 +50,7 @@ def export(
     rotations: Annotated[
         bool, typer.Option("--rotations", help="Export rotations; `submit --rotations` loads such a file.")
     ] = False,
-) -> None:
+) -> int:
     """Export requests and their results as CSV, JSON Lines or a page, the oldest first, in one consistent snapshot.
 
     CSV and JSON Lines hold connections, or with --rotations rotations; a page holds both.
@@ -68,7 +68,7 @@ def export(
         raise typer.BadParameter(f"works only with CSV, and the format is {chosen}", param_hint="--bom")
     kinds, columns = _meant(wanted, chosen, rotations=rotations)
     task = Task(form=chosen, output=output, bom=bom, kinds=kinds, columns=columns)
-    raise typer.Exit(run_async(_export(load(config), wanted, task)))
+    return await _export(load(config), wanted, task)
 
 
 def chosen_form(form: Form | None, output: Path | None) -> Form:

@@ -101,6 +101,6 @@ def _lacking(target: str, outside: Sequence[str], projects: int) -> str:
     more = f" and {len(outside) - FEW:,} more" if len(outside) > FEW else ""
     return (
         f"{len(outside):,} of {several(projects, 'project')} {lack} the machine identity of target {target}, or {exist}"
-        " not exist; their requests wait until it is added there with a role that may create app connections:"
+        " not exist; their requests wait until you add it there with a role that may create app connections:"
         f" {', '.join(outside[:FEW])}{more}"
     )

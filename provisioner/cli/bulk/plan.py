@@ -37,7 +37,7 @@ def plan(  # noqa: PLR0917  # the command line names them
         bool, typer.Option("--by-name", help="Also look up each name that would be created: one more read each.")
     ] = False,
     as_json: Json = False,
-) -> None:
+) -> int:
     """Ask Infisical which connections of a bulk file exist, would be created, or would conflict. Changes nothing.
 
     The file is the one for `provisioner submit`. The command logs in once, reads the identity's projects, and then the
@@ -66,7 +66,7 @@ def plan(  # noqa: PLR0917  # the command line names them
             )
             result.warnings = tuple(forewarned(checked, settings, ()))
     tell_plan(result, as_json=as_json)
-    raise typer.Exit(DONE if result.is_fine else NOT_DONE)
+    return DONE if result.is_fine else NOT_DONE
 
 
 class _Shown:
@@ -147,7 +147,7 @@ async def time_left(
 
     The slowest target counts; None if the limit of any of them is unknown.
     """
-    from provisioner.core.outlook import expected
+    from provisioner.core.forecast import expected_pace
     from provisioner.postgres.reports import read_gauges, read_outlook
     from provisioner.settings import RateLimit
 
@@ -160,7 +160,7 @@ async def time_left(
             continue
         pace = limit.permits / limit.window if isinstance(limit, RateLimit) else report and report.expected
         if not pace and (read := reads.get(target)):
-            guess = expected(metered=read.metered, reads=read.permits, period=read.period)
+            guess = expected_pace(metered=read.metered, reads=read.permits, period=read.period)
             pace, why = (guess.pace, guess.reason) if guess else (None, "")
         if not pace:
             return None, ""

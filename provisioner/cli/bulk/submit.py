@@ -70,7 +70,7 @@ def submit(  # noqa: PLR0917  # the command line names them
     rotation: Rotation = None,
     rotations: Rotations = False,
     as_json: Json = False,
-) -> None:
+) -> int:
     """Load requests in bulk. Every line is checked first, and loading the same file again is harmless.
 
     Columns: target, project_id (required), name, description, credential, on_conflict, priority, batch, project_name,
@@ -99,7 +99,7 @@ def submit(  # noqa: PLR0917  # the command line names them
         wait=wait,
         as_json=as_json,
     )
-    raise typer.Exit(_submitted(load(config), order))
+    return _submitted(load(config), order)
 
 
 def _submitted(settings: "Settings", order: Order) -> int:

@@ -10,7 +10,7 @@ import typer
 
 from provisioner.cli.look.status_view import as_document, changes, one_line, view
 from provisioner.cli.terminal.filters import tell_unknown_batch
-from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, Json, load, open_database, run_async
+from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, Json, load, open_database
 from provisioner.cli.terminal.output import console, say, show, tell_detail, tell_error
 from provisioner.core.alerts import alert_messages
 from provisioner.core.errors import DatabaseUnavailable, DatabaseUnusable
@@ -27,7 +27,7 @@ LISTED: Final = 20  # batches that fit on a screen
 REFRESH: Final = 1.0  # seconds
 
 
-def status(
+async def status(
     config: Config = None,
     batch: Annotated[str | None, typer.Option(help="Only this batch.", show_default=False)] = None,
     target: Annotated[str | None, typer.Option(help="Only this target.", show_default=False)] = None,
@@ -35,27 +35,16 @@ def status(
         bool, typer.Option("--watch", help="Keep the display up to date until everything has finished.")
     ] = False,
     as_json: Json = False,
-) -> None:
+) -> int:
     """Show the progress, the pace, and what needs your attention.
 
     Exits 1 if something needs attention: a failed request, pending requests that no worker serves, or a paused target
-    that requests wait for. Where this host has a credential's key, it also says how many connections have another one.
-    --watch also says what has changed since it began; with --json it prints one line of JSON a second.
+    that requests wait for. If this host has a credential's key, the command also counts the connections that have an
+    old one. --watch also shows what has changed since it began; with --json it prints one line of JSON per second.
 
     Example: provisioner status --batch onboarding --watch
     """
-    raise typer.Exit(run_async(_status(load(config), Scope(batch, target), watch=watch, as_json=as_json)))
-
-
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """What is shown: one batch, one target, or everything."""
-
-    batch: str | None
-    target: str | None
-
-
-async def _status(settings: "Settings", asked: Scope, *, watch: bool, as_json: bool) -> int:
+    settings, asked = load(config), Scope(batch, target)
     async with open_database(settings) as database:
         seen = await _read(database, asked, LISTED if not as_json else None)
         if seen.progress is None:
@@ -75,6 +64,14 @@ async def _status(settings: "Settings", asked: Scope, *, watch: bool, as_json: b
         have = several(old_keys, "connection has", "connections have")
         say(f"{have} an old key: `provisioner rekey --outdated` sends the current one")
     return NOT_DONE if alert_messages(seen) else DONE
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What is shown: one batch, one target, or everything."""
+
+    batch: str | None
+    target: str | None
 
 
 async def _read(database: "Database", asked: Scope, most: int | None) -> Status:

@@ -113,12 +113,13 @@ def onboard(  # noqa: PLR0917  # the command line names them
     report: Report = None,
     with_rotation: WithRotation = False,
     rotation: Rotation = None,
-) -> None:
+) -> int:
     """Onboard projects in one command: database, schema, checks, requests, work, and a report.
 
-    Takes a file as submit does, or asks Infisical for the projects. Uses the embedded database if none is configured.
-    Says what would be created, what is in the way and how long it takes, and asks before it creates anything. Ctrl-C
-    stops cleanly; the same command goes on where it stopped, and does nothing once everything is done.
+    The projects come from a file, as for submit, or from Infisical. If no database is configured, the embedded one is
+    used. Before it creates anything, the command says what would be created, what is in the way and how long it takes,
+    and asks. Ctrl-C stops cleanly; the same command continues where it stopped, and does nothing once everything is
+    done.
 
     Exit status: 0 all done; 3 some requests failed; 1 something could not be done.
 
@@ -147,7 +148,7 @@ def onboard(  # noqa: PLR0917  # the command line names them
         batch=batch,
         rotation=columns,
     )
-    raise typer.Exit(_onboard(order, config))
+    return _onboard(order, config)
 
 
 def _require_report(report: Path | None) -> None:

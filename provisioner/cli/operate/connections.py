@@ -9,7 +9,7 @@ import typer
 
 from provisioner.cli.operate.changes import All, DryRun, Order, Yes, carried_out, checked, is_confirmed
 from provisioner.cli.terminal.filters import filtering, tell_unknown_of
-from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, Json, load, open_database, run_async
+from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, Json, load, open_database
 from provisioner.cli.terminal.output import print_json, say, tell_error
 from provisioner.core.key_health import canonical
 from provisioner.postgres.desired_changes import DesiredChange, Rekeying, Removal, bring_about, preview
@@ -46,7 +46,7 @@ _LEFT: Final = {
 
 
 @filtering()
-def remove(
+async def remove(
     config: Config = None,
     *,
     wanted: Filter,
@@ -61,7 +61,7 @@ def remove(
     yes: Yes = False,
     dry_run: DryRun = False,
     as_json: Json = False,
-) -> None:
+) -> int:
     """Delete connections and rotations from Infisical: workers delete them by their recorded ids. The rows stay.
 
     Rotations that use a connection are deleted before it. Their secrets and keys stay unless you say otherwise, and
@@ -78,11 +78,12 @@ def remove(
     """
     order = Order(wanted=checked(wanted, everything=everything), yes=yes, dry_run=dry_run, as_json=as_json)
     change = Removal(adopted=adopted, with_secrets=with_secrets, revoke_keys=revoke_keys)
-    raise typer.Exit(run_async(_remove(load(config), change, order)))
+    async with open_database(load(config)) as database:
+        return await _change(database, change, order)
 
 
 @filtering("ids", "batches", "projects", "targets")
-def rekey(
+async def rekey(
     config: Config = None,
     *,
     wanted: Filter,
@@ -97,7 +98,7 @@ def rekey(
     yes: Yes = False,
     dry_run: DryRun = False,
     as_json: Json = False,
-) -> None:
+) -> int:
     """Send connections the current key of their credential, after the key was rotated.
 
     Each connection costs one PATCH by the workers. A few requests try the key first; if it is refused, the others keep
@@ -115,7 +116,7 @@ def rekey(
         raise typer.BadParameter("--all cannot be combined with ids or filters")
     names = None if credentials is None else tuple(map(canonical, credentials))
     order = Order(wanted=wanted, yes=yes, dry_run=dry_run, as_json=as_json)
-    raise typer.Exit(run_async(_rekey(load(config), names, order, outdated=outdated)))
+    return await _rekey(load(config), names, order, outdated=outdated)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,11 +129,6 @@ class Result:
     unchanged: Mapping[str, int]
     changed: Mapping[str, int] = field(default_factory=dict)
     remarks: Sequence[str] = ()
-
-
-async def _remove(settings: "Settings", change: Removal, order: Order) -> int:
-    async with open_database(settings) as database:
-        return await _change(database, change, order)
 
 
 async def _rekey(settings: "Settings", names: tuple[str, ...] | None, order: Order, *, outdated: bool) -> int:

@@ -171,7 +171,7 @@ def _clock(theirs: float, before: float, after: float) -> Check:
     if ahead <= CLOCK:
         return ok("clock", "the database's and this host's clocks agree")
     said = f"the database's differs from this host's by {duration(ahead)}"
-    return warning("clock", said, "synchronise both with NTP; leases use the database's clock, logs use this host's")
+    return warning("clock", said, "synchronize both with NTP; leases use the database's clock, logs use this host's")
 
 
 async def _clean_up(database: "Database", server: Server) -> AsyncIterator[Check]:

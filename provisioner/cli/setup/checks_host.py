@@ -117,7 +117,10 @@ def _sealing(settings: "Settings", current: str | None) -> Iterator[Check]:
         yield problem("sealing", str(error))
         return
     if current is None:
-        yield ok("sealing", "no key is published, so no API key can be sealed; `provisioner keys generate` makes one")
+        yield ok(
+            "sealing",
+            "no sealing key is published, so API keys cannot be sealed; `provisioner keys generate` makes one",
+        )
     elif current in kept:
         yield ok("sealing", f"key {current} seals, and {path} opens it")
     else:
@@ -140,7 +143,7 @@ async def check_notify(settings: "Settings", database: "Database | None", *, sen
     else:
         host = urlsplit(settings.notify.url.reveal()).hostname
         signed = "signed" if settings.notify.signing_key else "not signed"
-        yield ok("notify", f"{host} is told of {settings.notify.events}; {signed}")
+        yield ok("notify", f"{host} receives {settings.notify.events}; {signed}")
     if database is not None:
         async for check in _undelivered(database):
             yield check

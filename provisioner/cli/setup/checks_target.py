@@ -126,7 +126,7 @@ def _skew(name: str, skew: float) -> Check:
     if abs(skew) <= SKEW:
         return ok("clock", f"Infisical's ({name}) and this host's agree")
     said = f"Infisical's ({name}) differs from this host's by {duration(abs(skew))}"
-    return warning("clock", said, "synchronise this host and the database's by NTP")
+    return warning("clock", said, "synchronize this host and the database's by NTP")
 
 
 def _permission(name: str, project: str, seen: Observation | None) -> Check:

@@ -1,6 +1,6 @@
 """The filter options that all commands share which show or change many requests."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from enum import StrEnum
 from functools import wraps
 from inspect import Parameter, signature
@@ -46,7 +46,7 @@ def parse_id(text: str | int) -> int:
     except ValueError:
         number = 0
     if not 1 <= number <= LARGEST_ID:
-        raise typer.BadParameter("must be the id of a request: a whole number, at least 1")
+        raise typer.BadParameter("must be the id of a request, a whole number")
     return number
 
 
@@ -92,7 +92,7 @@ _FILTERS: Final = {
     "targets": Targets,
 }
 
-Command = Callable[..., None]
+Command = Callable[..., Coroutine[Any, Any, int]]
 
 
 def filtering(*names: str) -> Callable[[Command], Command]:
@@ -106,8 +106,8 @@ def filtering(*names: str) -> Callable[[Command], Command]:
         ids, *options = made.values()
 
         @wraps(command)
-        def run(**given: Any) -> None:
-            command(wanted=_meant(**{name: given.pop(name) for name in made}), **given)
+        async def run(**given: Any) -> int:
+            return await command(wanted=_meant(**{name: given.pop(name) for name in made}), **given)
 
         own = signature(command)
         others = [one for each in own.parameters.values() for one in (options if each.name == "wanted" else [each])]

@@ -6,6 +6,8 @@ import re
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from functools import wraps
+from inspect import iscoroutinefunction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
@@ -190,6 +192,18 @@ def load(config: Path | None) -> "Settings":
     from provisioner.settings import load_settings
 
     return load_settings(config=config)
+
+
+def running(command: Callable[..., Any] | None) -> Callable[..., Any] | None:
+    """Give a command that may be asynchronous as Typer calls it. What it returns is its exit status."""
+    if command is None or not iscoroutinefunction(command):
+        return command
+
+    @wraps(command)
+    def run(**given: Any) -> object:
+        return run_async(command(**given))
+
+    return run
 
 
 def run_async(main: Coroutine[Any, Any, T]) -> T:
