@@ -13,7 +13,7 @@ from provisioner.postgres.access import Kind, lacking
 from provisioner.postgres.condition import Server, defaults, holders, publications, read_server
 from provisioner.postgres.migrations import require_schema
 from provisioner.postgres.reports import read_outlook
-from provisioner.postgres.rows import read_rows, unasked, unplaced, unrecorded
+from provisioner.postgres.rows import read_rows, unasked, unrecorded
 
 if TYPE_CHECKING:
     from provisioner.core.reports import TargetReport
@@ -209,7 +209,8 @@ async def _rows(database: "Database") -> AsyncIterator[Check]:
     rows = await read_rows(database)
     if rows.misplaced:
         some = ", ".join(map(str, rows.misplaced[:SOME]))
-        said = f"{len(rows.misplaced):,} pending requests have no place in the queue, for example {some}"
+        have = several(len(rows.misplaced), "pending request has", "pending requests have")
+        said = f"{have} no place in the queue, for example {some}"
         remedy = "a worker will put them in the queue; `provisioner.recount()` in SQL corrects the counts"
         yield warning("requests", f"{said}: they were written with triggers off", remedy)
     elif rows.whole:
@@ -223,12 +224,8 @@ async def _rows(database: "Database") -> AsyncIterator[Check]:
 
 
 async def _rotations(database: "Database") -> AsyncIterator[Check]:
-    """Check that each pending rotation has a place, and that its connection is requested."""
-    lost, waits = await unplaced(database), await unasked(database)
-    if lost.rotations:
-        have = several(lost.rotations, "pending rotation has", "pending rotations have")
-        said = f"{have} no place in the queue, for example {lost.example_id}"
-        yield warning("rotations", f"{said}: written with triggers off", "a worker will put them in the queue")
+    """Check that the connection of each pending rotation is requested."""
+    waits = await unasked(database)
     if waits.rotations:
         wait = several(waits.rotations, "rotation waits", "rotations wait")
         said = (
@@ -236,8 +233,8 @@ async def _rotations(database: "Database") -> AsyncIterator[Check]:
         )
         advice = f"request the connection in the same project, or run `provisioner cancel {waits.example_id}`"
         yield warning("rotations", said, advice)
-    if not lost.rotations and not waits.rotations:
-        yield ok("rotations", "every pending one has its place in the queue, and its connection is requested")
+    else:
+        yield ok("rotations", "the connection of every pending one is requested")
 
 
 async def _work(database: "Database") -> AsyncIterator[Check]:
