@@ -1,25 +1,24 @@
-"""Where the secrets of the settings are: read once, read again from their files, or fetched when they are needed."""
+"""The secrets of the settings: read once, read again from their files, or fetched when needed."""
 
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
-from typing import Literal
 
 from provisioner.core.errors import CredentialUnknown, CredentialUnreadable
 from provisioner.core.key_health import canonical, fingerprint
 from provisioner.core.key_text import key_in
 from provisioner.core.model import Request
-from provisioner.core.secret import Secret, SecretLocation
+from provisioner.core.secret import Secret
 from provisioner.credentials.files import FileSecret, any_text
 from provisioner.credentials.sealing import BoxOpener
 from provisioner.credentials.vault import FromFile, FromInfisical, FromVariable, NamedVault, Source
 from provisioner.infisical.auth import Auth, SecretSource, StaticToken, TokenExchange, UniversalAuth
 from provisioner.postgres.credential_health import SharedCredentialHealth
 from provisioner.postgres.pool import Database
-from provisioner.settings import Credential, JwtIdentity, Settings, TokenIdentity, UniversalIdentity
+from provisioner.settings import Credential, Settings
 
 
 def secret_source(settings: Settings, secret: Secret, *setting: str) -> Secret | FileSecret:
-    """A secret of the settings, or its file where it came from one: correcting that needs no restart."""
+    """Return a secret, or its file if it came from one, so that a correction needs no restart."""
     file = settings.secret_file(*setting)
     return secret if file is None else FileSecret(file, read=key_in if _is_key(setting) else any_text)
 
@@ -29,7 +28,7 @@ def _is_key(setting: tuple[str, ...]) -> bool:
 
 
 def open_vault(settings: Settings) -> NamedVault:
-    """The named credentials of the settings, and the keys that open sealed ones."""
+    """Return the named credentials of the settings, with the keys that open sealed ones."""
     sources = {name: _source(settings, name, one) for name, one in settings.credentials.items()}
     return NamedVault(sources, opener=BoxOpener(settings.sealing.key_file))
 
@@ -37,9 +36,9 @@ def open_vault(settings: Settings) -> NamedVault:
 async def present_fingerprints(
     settings: Settings, database: Database, names: Collection[str] | None = None
 ) -> tuple[Mapping[str, str], Sequence[str]]:
-    """The fingerprints of the keys that this host has now, by canonical names, and why others have none.
+    """Return the fingerprints of this host's present keys by canonical name, and why other keys have none.
 
-    Of these canonical names, or of all. Keys that are kept in Infisical are not fetched. Raises `DatabaseUnavailable`
+    `names` selects canonical names. Keys kept in Infisical are not fetched. Raises `DatabaseUnavailable`
     and `DatabaseUnusable`.
     """
     vault = open_vault(settings)
@@ -58,24 +57,25 @@ async def present_fingerprints(
 
 def authentication(settings: Settings, target: str) -> Auth:
     """How to log in to a target. Raises `SettingsError` when nobody can."""
-    kept = partial(secret_source, settings)
-    match settings.identity(target):
-        case UniversalIdentity(client_id=client_id, client_secret=secret, organization_slug=slug):
-            source = kept(secret, "targets", target, "client_secret")
-            return UniversalAuth(client_id=client_id, client_secret=source, organization_slug=slug)
-        case TokenIdentity(token=token):
-            return StaticToken(token=kept(token, "targets", target, "token"))
-        case JwtIdentity(method=method, identity_id=identity_id, jwt=jwt, jwt_file=file, organization_slug=slug):
-            login: Literal["kubernetes-auth", "oidc-auth"] = (
-                "kubernetes-auth" if method == "kubernetes" else "oidc-auth"
-            )
-            if jwt is not None:
-                proof: SecretSource = kept(jwt, "targets", target, "jwt")
-            elif file is not None:
-                proof = FileSecret(file)
-            else:
-                raise AssertionError  # the settings see to it that there is one or the other
-            return TokenExchange(method=login, identity_id=identity_id, jwt=proof, organization_slug=slug)
+    one, kept = settings.login(target), partial(secret_source, settings)
+    match one.auth:
+        case "universal" if one.client_id is not None and one.client_secret is not None:
+            source = kept(one.client_secret, "targets", target, "client_secret")
+            return UniversalAuth(client_id=one.client_id, client_secret=source, organization_slug=one.organization_slug)
+        case "token" if one.token is not None:
+            return StaticToken(token=kept(one.token, "targets", target, "token"))
+        case ("kubernetes" | "oidc") as way if one.identity_id is not None:
+            proof: SecretSource | None = None if one.jwt_file is None else FileSecret(one.jwt_file)
+            if one.jwt is not None:
+                proof = kept(one.jwt, "targets", target, "jwt")
+            if proof is not None:
+                return TokenExchange(
+                    method="kubernetes-auth" if way == "kubernetes" else "oidc-auth",
+                    identity_id=one.identity_id,
+                    jwt=proof,
+                    organization_slug=one.organization_slug,
+                )
+    raise AssertionError  # the settings see to it that what a login needs is there
 
 
 def _source(settings: Settings, name: str, credential: Credential) -> Source:
@@ -83,13 +83,10 @@ def _source(settings: Settings, name: str, credential: Credential) -> Source:
         return FromVariable(credential.env)
     if credential.file is not None:
         return FromFile(credential.file)
-    if (secret := credential.infisical) is not None:
-        place = SecretLocation(
-            project=secret.project, environment=secret.environment, path=secret.path, name=secret.secret
-        )
-        return FromInfisical(place=place, target=secret.target, cache=secret.cache)
+    if (place := credential.place) is not None:
+        return FromInfisical(place=place, target=credential.target, cache=credential.kept)
     if (file := settings.secret_file("credentials", name, "value")) is not None:
         return FromFile(file)
     if credential.value is None:
-        raise AssertionError  # the settings see to it that a credential is somewhere
+        raise AssertionError  # the settings guarantee a source
     return credential.value

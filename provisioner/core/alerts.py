@@ -17,34 +17,34 @@ if TYPE_CHECKING:
 # One sentence of advice for each `core.model.ErrorCode`.
 ADVICE: Final = {
     "name_conflict": "rename one of the two connections, or set on_conflict to adopt or replace",
-    "credential_refused": "replace the key, which OpenRouter does not accept, with a valid management key",
+    "credential_refused": "replace the key with a valid management key: OpenRouter does not accept this one",
     "credential_unknown": "add the credential to the workers' settings, as [credentials.NAME]",
-    "credential_unreadable": "correct the key, its file or its sealing key on the workers: the message says which",
+    "credential_unreadable": "correct the key, its file or its sealing key on the workers; the message says which",
     "project_not_found": "compare project_id with the ID in the project's settings in Infisical",
     "permission_denied": "add the machine identity to the project with a role that may create app connections",
-    "invalid_request": "correct the row: the message says what Infisical rejected",
+    "invalid_request": "correct the row; the message says what Infisical rejected",
     "wrong_scope": "upgrade Infisical to a version with project connections",
     "target_unknown": "add the target to the workers' settings, as [targets.NAME]",
-    "outcome_unknown": "look in Infisical for a connection of that name: it is unknown whether it was made",
+    "outcome_unknown": "look in Infisical for a connection of that name, which may or may not exist",
     "in_use": "remove what uses the connection in Infisical, such as a secret rotation, then retry",
-    "plan_restricted": "change the plan, and the rotations go on by themselves, or cancel them",
+    "plan_restricted": "change the plan, and the rotations continue automatically, or cancel them",
     "folder_not_found": "create the folder in the environment, or correct environment and secret_path",
-    "secret_exists": "choose another secret_name, or delete the secret that is there",
-    "key_not_issued": "see why OpenRouter makes no key: credit, limits, and whether the management key is still valid",
-    "connection_failed": "fix its connection and retry that: the rotation then goes on by itself",
-    "gave_up": "fix what the message says: it tells what came of the last attempt",
+    "secret_exists": "choose another secret_name, or delete the existing secret",
+    "key_not_issued": "check credit, limits and the management key at OpenRouter, to find out why it creates no key",
+    "connection_failed": "fix and retry the connection; the rotation then continues automatically",
+    "gave_up": "fix what the message says about the last attempt",
 }
 PLAN: Final = "plan_restricted"
-OTHERWISE: Final = "the message says what is known"
+FALLBACK_ADVICE: Final = "read the message"
 # Retries are reported only after this long: most backoffs of eight attempts fit into it, so they may still succeed.
-PATIENCE: Final = timedelta(minutes=5)
+RETRY_ALERT_AFTER: Final = timedelta(minutes=5)
 # A person can do nothing about these codes until the request has failed.
-_NOBODYS: Final = frozenset({"", "outcome_unknown", "gave_up"})
+_NOT_ACTIONABLE: Final = frozenset({"", "outcome_unknown", "gave_up"})
 
 
 def advice_for(error_code: str) -> str:
     """Return the advice for requests that failed with this code."""
-    return ADVICE.get(error_code, OTHERWISE)
+    return ADVICE.get(error_code, FALLBACK_ADVICE)
 
 
 class Kind(StrEnum):
@@ -113,8 +113,8 @@ def _others(status: Status) -> Iterator[Alert]:
         count = several(outside.projects, "project")
         said = (
             f"{waits} for {count} in which the machine identity of target {outside.target} may not create,"
-            f" for example {outside.example}: add it there with a role that may create app connections;"
-            " they go on by themselves"
+            f" for example {outside.example}: add it there with a role that may create app connections,"
+            " and they continue automatically"
         )
         yield Alert(kind=Kind.OUTSIDE, subject=outside.target, requests=outside.requests, said=said)
     for key in status.refused_keys:
@@ -125,7 +125,7 @@ def _others(status: Status) -> Iterator[Alert]:
     yield from _retried(status)
     if status.drifted:
         count = status.drifted_words
-        said = f"{count} not as recorded in Infisical: `provisioner verify` says which, and how they differ"
+        said = f"{count} not as recorded in Infisical: `provisioner verify` shows the differences"
         yield Alert(kind=Kind.DRIFTED, requests=status.drifted, said=said, counted=count)
     if status.leaving:
         said = (
@@ -158,17 +158,17 @@ def _retried(status: Status) -> Iterator[Alert]:
     stuck = [each for each in status.retries if needs_a_person(each, status)]
     for code in dict.fromkeys(each.error_code for each in stuck):
         requests = sum(each.requests for each in stuck if each.error_code == code)
-        said = f"{several(requests, 'request is', 'requests are')} retried with {code}: {advice_for(code)}"
+        said = f"{several(requests, 'request is', 'requests are')} being retried with {code}: {advice_for(code)}"
         yield Alert(kind=Kind.RETRYING, subject=code, requests=requests, said=said)
 
 
 def needs_a_person(retries: Retries, status: Status) -> bool:
     """Whether these requests have been retried for long enough, for a reason that a person can fix."""
-    if retries.quarantine or retries.error_code in _NOBODYS or retries.since is None:
+    if retries.quarantine or retries.error_code in _NOT_ACTIONABLE or retries.since is None:
         return False  # another alert names the key or the projects of a quarantine
     if _is_held(retries, status):
         return False
-    return status.now - retries.since >= PATIENCE
+    return status.now - retries.since >= RETRY_ALERT_AFTER
 
 
 def _is_held(retries: Retries, status: Status) -> bool:
@@ -195,7 +195,7 @@ def _incidents(status: Status) -> Iterator[str]:
     for each in status.retries:
         if not each.quarantine and not _is_held(each, status) and not needs_a_person(each, status):
             count = several(each.requests, "request is", "requests are")
-            yield f"{count} retried with {each.error_code or 'no code'} at target {each.target}"
+            yield f"{count} being retried with {each.error_code or 'no code'} at target {each.target}"
     if status.workers.lost:
         count = several(status.workers.lost, "worker was", "workers were")
         yield f"{count} lost: other workers take over their requests"

@@ -139,7 +139,7 @@ def _after_delete(claim: Claim, observation: Observation, now: datetime) -> Deci
     if observation.result is Result.IN_USE:
         return Fail(
             code=ErrorCode.IN_USE,
-            message=f"Infisical does not delete the {claim.request.thing}, for something uses it"
+            message=f"Infisical does not delete the {claim.request.thing}, because something uses it"
             f" ({observation.message})",
         )
     if observation.result not in _GONE:

@@ -95,10 +95,10 @@ AnyRecorded = Recorded | RecordedRotation
 
 _OF_ROTATION: Final = {
     Difference.DESCRIBED: "its description differs from the requested one",
-    Difference.RESCHEDULED: "its key is replaced at other times than requested",
-    Difference.OTHER_SPENDING: "its keys may spend something else than requested",
+    Difference.RESCHEDULED: "its key is replaced on another schedule than requested",
+    Difference.OTHER_SPENDING: "the spending limit of its keys is not the requested one",
     Difference.OTHER_SECRET: "its key is in another secret than requested",
-    Difference.SWITCHED_OFF: "its key is not replaced by itself any more",
+    Difference.SWITCHED_OFF: "its key is no longer replaced automatically",
 }
 
 
@@ -161,7 +161,7 @@ def _changes(
     ):
         yield Difference.DESCRIBED, "its description differs from the requested one"
     if has_old_key(recorded, fingerprints):
-        yield Difference.OLD_KEY, f"it has another key than credential {recorded.credential!r} has now"
+        yield Difference.OLD_KEY, f"its key is not the current one of credential {recorded.credential!r}"
 
 
 def has_old_key(recorded: Recorded, fingerprints: Mapping[str, str]) -> bool:

@@ -65,7 +65,7 @@ ABANDONED: Final = Retry(
 )
 # The outcome of a claim whose answer contains a value that no database can store.
 UNSTORABLE: Final = Fail(
-    code=ErrorCode.OUTCOME_UNKNOWN, message="what Infisical answered cannot be stored; look in the project"
+    code=ErrorCode.OUTCOME_UNKNOWN, message="Infisical's answer cannot be stored; look in the project"
 )
 # Many requests wait for the same budget window. If they returned together they would be claimed and put back again and
 # again, so they return spread over this many seconds.

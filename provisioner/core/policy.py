@@ -64,7 +64,7 @@ class Patience:
 
 # Fewer attempts than `max_attempts` where retrying rarely helps. A new grant takes about 10 s to show, a new project
 # may be missing on a replica, and a refused key may be a short incident at OpenRouter.
-PATIENCE: Final = {
+PATIENCE_BY_CODE: Final = {
     ErrorCode.CREDENTIAL_REFUSED: Patience(attempts=3),
     ErrorCode.PERMISSION_DENIED: Patience(attempts=5, seconds=15.0),
     ErrorCode.PROJECT_NOT_FOUND: Patience(attempts=3, seconds=5.0),
@@ -181,7 +181,7 @@ def _after_inspect(claim: Claim, observation: Observation, rules: Rules, context
         return Fail(
             code=ErrorCode.WRONG_SCOPE,
             message=f"the create was answered without a project, and connection {named.id}, which it named, cannot be"
-            f" looked at ({observation.message}): see whether it is in the project or is the whole organization's",
+            f" looked at ({observation.message}): check whether it belongs to the project or to the whole organization",
         )
     if (
         observation.result is Result.FOUND
@@ -216,7 +216,7 @@ def _after_remove(claim: Claim, observation: Observation, context: DecisionConte
         end = f"it could not be deleted again ({observation.message}): delete it by hand"
     return Fail(
         code=ErrorCode.WRONG_SCOPE,
-        message=f"Infisical made the connection outside the project that was asked for; {end}."
+        message=f"Infisical made the connection outside the requested project; {end}."
         " Is this Infisical recent enough to have project connections?",
     )
 
@@ -326,7 +326,7 @@ def _again(facts: _Facts, code: ErrorCode, message: str) -> Decision:
     """Retry the row's own trouble until its patience runs out."""
     failures = facts.claim.failures + 1
     streak = streak_after(facts.claim, code)
-    patience = PATIENCE.get(code, Patience(attempts=facts.rules.max_attempts))
+    patience = PATIENCE_BY_CODE.get(code, Patience(attempts=facts.rules.max_attempts))
     tried_for = (facts.context.now - facts.claim.first_tried_at).total_seconds()
     if failures >= facts.rules.max_attempts or (streak >= patience.attempts and tried_for >= patience.seconds):
         return Fail(code=code, message=message)

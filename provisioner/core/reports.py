@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Final
 
 from provisioner.core.forecast import LineState as ForecastLine, NoForecast, obstacle
-from provisioner.core.pacing import SHARE
+from provisioner.core.pacing import MIN_SHARE
 from provisioner.core.queue_values import OperatorLimit
 from provisioner.core.text import several
 
@@ -140,7 +140,7 @@ class TargetReport:
         if not (self.metered and self.permits and self.period):
             return most
         rate = self.permits / self.period
-        left = max(rate - self.others, rate * SHARE)
+        left = max(rate - self.others, rate * MIN_SHARE)
         return left if most is None else min(left, most)
 
     @property

@@ -4,7 +4,6 @@ import errno
 import fcntl
 import json
 import os
-import secrets
 import shutil
 import socket
 import subprocess
@@ -20,7 +19,16 @@ from provisioner.core.errors import DatabaseUnusable
 from provisioner.core.secret import Secret
 from provisioner.embedded.place import ELSEWHERE, directory_of, is_embedded
 from provisioner.embedded.supervisor import DATABASE, STATE, SUPERVISOR, USERS
-from provisioner.sandbox.postgres import INSTALL, SETTINGS, USER, SandboxUnavailable, bundled, other_account, reachable
+from provisioner.sandbox.postgres import (
+    INSTALL,
+    SETTINGS,
+    USER,
+    SandboxUnavailable,
+    bundled,
+    other_account,
+    reachable,
+    specification,
+)
 
 PATIENCE: Final = 90.0  # seconds for a start: recovery after a kill may take long
 SPARE: Final = 20 << 20  # bytes; a server that cannot write its next file of 16 MiB does not start
@@ -143,17 +151,8 @@ class EmbeddedDatabase:
     def _start(self, lock: int) -> None:
         """Start a supervisor and hand it the lock; return when the server accepts connections."""
         programs, version = self._bundled()
-        account = _account()
-        spec = {
-            "software": str(programs.parent),
-            "copy": account is not None and not reachable(programs),
-            "directory": str(self.directory.resolve()),
-            "settings": KEPT_SETTINGS,
-            "password": secrets.token_urlsafe(24),
-            "version": version,
-            "uid": account.pw_uid if account else None,
-            "gid": account.pw_gid if account else None,
-        }
+        about = {"directory": str(self.directory.resolve()), "version": version}
+        spec = specification(programs, KEPT_SETTINGS) | about
         with subprocess.Popen(
             [sys.executable, "-P", "-m", "provisioner.embedded.supervisor"],
             stdin=subprocess.PIPE,

@@ -18,7 +18,6 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,7 +35,6 @@ NEEDED: Final = 100 << 20  # bytes; an empty database takes about half
 GONE_AFTER: Final = 30.0  # seconds that a server may take to stop
 
 
-@dataclass(slots=True, kw_only=True)
 class KeptCluster(Cluster):
     """A data directory that somebody needs: nothing that may contain data is ever removed."""
 
@@ -44,27 +42,21 @@ class KeptCluster(Cluster):
         """Sleep; there is no parent process to watch."""
         time.sleep(seconds)
 
-    def prepare(self, *, password: str, copy: bool) -> None:
-        """Copy the programs if necessary, and create the data directory unless it exists: completely, or not at all."""
-        self.directory.chmod(0o700)
-        self._own(self.directory)
-        if copy:
-            self._bring_software()
+    def fill(self, *, password: str, copy: bool) -> None:
+        """Begin a new log if the old one is long, then do the same as every cluster."""
         log = self.directory / "server.log"
         if log.exists() and log.stat().st_size > LARGEST_LOG:
             log.replace(log.with_suffix(".log.1"))
-        if self.data.exists():
-            return
+        super().fill(password=password, copy=copy)
+
+    def _make(self, secret: Path, data: Path) -> None:
         if shutil.disk_usage(self.directory).free < NEEDED:  # initdb's own messages for it vary, and some are empty
             raise OrderError(os.strerror(errno.ENOSPC))
-        fresh, secret = self.directory / "data.new", self.directory / "password"
-        shutil.rmtree(fresh, ignore_errors=True)  # left by a start that was interrupted, and never used
-        self._write(secret, password)
-        self._initdb(secret, fresh)
-        self._make_database(fresh)
-        fresh.rename(self.data)
+        self._initdb(secret, data)
+        self._make_database(data)
 
-    def _bring_software(self) -> None:
+    def _copy_software(self) -> None:
+        """Copy the programs, unless the copy of an earlier start is the same."""
         package = self.software.parent
         copied = self.directory / "software" / package.name / self.software.name
         program = "bin/postgres"
@@ -73,7 +65,7 @@ class KeptCluster(Cluster):
             if (here.st_size, int(here.st_mtime)) == (there.st_size, int(there.st_mtime)):
                 self.software = copied
                 return
-        self._copy_software()
+        super()._copy_software()
 
     def _make_database(self, data: Path) -> None:
         made = subprocess.run(  # noqa: S603 - our own arguments, no shell
@@ -187,18 +179,10 @@ def main(spec: dict[str, Any]) -> None:
     """Start the server as specified, report the result, and keep it running."""
     supervisor = None
     try:
-        cluster = KeptCluster(
-            parent=0,
-            software=Path(spec["software"]),
-            directory=Path(spec["directory"]),
-            temporary=False,
-            settings=spec["settings"],
-            uid=spec["uid"],
-            gid=spec["gid"],
-        )
+        cluster = KeptCluster.create(spec, parent=0)
         supervisor = Supervisor(cluster, version=spec["version"])
         signal.signal(signal.SIGTERM, supervisor.stop_soon)
-        cluster.prepare(password=spec["password"], copy=spec["copy"])
+        cluster.fill(password=spec["password"], copy=spec["copy"])
         supervisor.start()
     except (OrderError, OSError, subprocess.SubprocessError) as error:
         _answer({"error": str(error)})

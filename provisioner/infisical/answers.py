@@ -7,13 +7,12 @@ was made, and only Infisical's own refusal that none was. A doubt costs a look-u
 a connection.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
 
 from provisioner.core.doubt import APP
 from provisioner.core.model import Action, Connection, Observation, Proof, Result
 from provisioner.infisical.parts import (
-    Asked,
     Reply,
     Unreadable,
     clean,
@@ -24,45 +23,30 @@ from provisioner.infisical.parts import (
 )
 from provisioner.infisical.refusals import FOREIGN, UNEXPLAINED, read_refusal
 
+T = TypeVar("T")
 
-def read_answer(
-    asked: Asked,
-    status: int,
-    headers: Mapping[str, str],
-    body: bytes,
-    *,
-    now: float | None = None,
-    began: float | None = None,
-    elapsed: float = 0.0,
-) -> Observation:
-    """Interpret an answer.
 
-    Look headers up in lower case. The observation contains no part of the key that was sent. `now` is the time of
-    receipt in seconds since 1970, `began` the monotonic time of sending, and `elapsed` the duration in seconds. See
-    `is_unexplained` for a 401 that does not say whether it is about the token or the key.
+def read_answer(reply: Reply) -> Observation:
+    """Interpret an answer about a connection. The observation contains no part of the key that was sent.
+
+    See `is_unexplained` for a 401 that does not say whether it is about the token or the key.
     """
-    reply = Reply(asked, status, headers, body, now, began, elapsed)
-    return _read_success(reply) if 200 <= status < 300 else read_refusal(reply)
+    return _read_success(reply) if reply.is_success else read_refusal(reply)
 
 
-def read_list(
-    asked: Asked,
-    status: int,
-    headers: Mapping[str, str],
-    body: bytes,
-    *,
-    now: float | None = None,
-    elapsed: float = 0.0,
-) -> tuple[Observation, tuple[Connection, ...]]:
+def read_list(reply: Reply) -> tuple[Observation, tuple[Connection, ...]]:
     """Interpret the list of a project's connections; returns them too if it is `FOUND`."""
-    reply = Reply(asked, status, headers, body, now, None, elapsed)
-    if not 200 <= status < 300:
+    return listed(reply, lambda data: _connections(data, reply.asked.project_id))
+
+
+def listed(reply: Reply, read: Callable[[Any], tuple[T, ...]]) -> tuple[Observation, tuple[T, ...]]:
+    """Interpret a list, whose content `read` takes out of its JSON; returns that too if it is `FOUND`."""
+    if not reply.is_success:
         return read_refusal(reply), ()
     try:
-        connections = _connections(read_json(body), asked.project_id)
+        return reply.shows(Result.FOUND), read(read_json(reply.body))
     except Unreadable as exc:
         return not_understood(reply, exc), ()
-    return reply.shows(Result.FOUND), connections
 
 
 def is_unexplained(observation: Observation) -> bool:

@@ -3,68 +3,43 @@
 Pure. One list covers all projects, so it is also the cheapest test of membership (`infisical-api.md` §11).
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 from provisioner.core.model import Observation, Result
 from provisioner.core.projects import LONGEST_NAME, SeenProject
-from provisioner.infisical.answers import not_understood
-from provisioner.infisical.parts import Asked, Reply, Unreadable, clean, is_uuid, read_envelope, read_json, text_of
+from provisioner.infisical.answers import listed, not_understood
+from provisioner.infisical.parts import Reply, Unreadable, clean, is_uuid, read_envelope, read_json, text_of
 from provisioner.infisical.refusals import read_refusal
 
 
-def read_projects(
-    asked: Asked,
-    status: int,
-    headers: Mapping[str, str],
-    body: bytes,
-    *,
-    now: float | None = None,
-    elapsed: float = 0.0,
-) -> tuple[Observation, tuple[SeenProject, ...]]:
+def read_projects(reply: Reply) -> tuple[Observation, tuple[SeenProject, ...]]:
     """Return `FOUND` with the projects, or what prevented it."""
-    reply = Reply(asked, status, headers, body, now, None, elapsed)
-    if not 200 <= status < 300:
-        return read_refusal(reply), ()
-    try:
-        projects = _projects(read_json(body))
-    except Unreadable as exc:
-        return not_understood(reply, exc), ()
-    return reply.shows(Result.FOUND), projects
+    return listed(reply, _projects)
 
 
-def read_project(
-    asked: Asked,
-    status: int,
-    headers: Mapping[str, str],
-    body: bytes,
-    *,
-    now: float | None = None,
-    began: float | None = None,
-    elapsed: float = 0.0,
-) -> Observation:
+def read_project(reply: Reply) -> Observation:
     """Return `FOUND` if the project exists, `PROJECT_MISSING` if Infisical says that this very id does not exist."""
-    reply = Reply(asked, status, headers, body, now, began, elapsed)
-    if not 200 <= status < 300:
-        seen, said = read_refusal(reply), read_envelope(body, secret="")
-        if seen.result is Result.PROJECT_MISSING and not (said and (asked.project_id or "") in said.message.lower()):
+    asked_for = reply.asked.project_id or ""
+    if not reply.is_success:
+        seen, said = read_refusal(reply), read_envelope(reply.body, secret="")
+        if seen.result is Result.PROJECT_MISSING and not (said and asked_for in said.message.lower()):
             return reply.shows(Result.UNKNOWN, "the answer is about another project")
         return seen
     try:
-        data = read_json(body)
+        data = read_json(reply.body)
         found = _project(data.get("project") if isinstance(data, dict) else None)
     except Unreadable as exc:
         return not_understood(reply, exc)
-    if found.id != asked.project_id:
+    if found.id != asked_for:
         return reply.shows(Result.UNKNOWN, "the answer is about another project")
     return reply.shows(Result.FOUND)
 
 
 def _projects(data: Any) -> tuple[SeenProject, ...]:
-    listed = data.get("projects") if isinstance(data, dict) else None
-    if not isinstance(listed, list):
+    found = data.get("projects") if isinstance(data, dict) else None
+    if not isinstance(found, list):
         raise Unreadable("it holds no list of projects")
-    return tuple(map(_project, listed))
+    return tuple(map(_project, found))
 
 
 def _project(data: Any) -> SeenProject:

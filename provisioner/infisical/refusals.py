@@ -281,14 +281,15 @@ def forbidden(envelope: Envelope, project_id: str | None) -> str:
         ability = f"{ability} on {_ROTATIONS}" if rotations else ability
         advice = (
             f"the machine identity lacks the permission {ability} in {project}: give it a role there that allows"
-            f" '{verb}' on {subject}; a fresh grant takes about 10 s to show"
+            f" '{verb}' on {subject}; a new grant takes about 10 s to take effect"
         )
     return quoting(advice, message)
 
 
 def project_missing(envelope: Envelope, project_id: str | None) -> str:
     """Say that the project does not exist for this organization."""
-    return quoting(f"there is no project {project_id}: check project_id and the target", envelope.message)
+    project = f"project {project_id}" if project_id else "such project"
+    return quoting(f"there is no {project}: check project_id and the target", envelope.message)
 
 
 def key_refused(message: str) -> str:

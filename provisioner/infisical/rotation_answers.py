@@ -1,13 +1,12 @@
 """Interpret answers to calls about secret rotations. Pure. None of them contains a generated key."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 from provisioner.core.model import Action, Observation, Proof, Result
 from provisioner.core.rotations import Rotation
-from provisioner.infisical.answers import not_understood
-from provisioner.infisical.parts import Asked, Reply, Unreadable, clean, is_uuid, moment_of, read_json, text_of
+from provisioner.infisical.answers import listed, not_understood
+from provisioner.infisical.parts import Expected, Reply, Unreadable, clean, is_uuid, moment_of, read_json, text_of
 from provisioner.infisical.refusals import read_refusal
 
 # Refusals before OpenRouter is asked for a key begin like this: they are about the row, and no key was made.
@@ -25,22 +24,12 @@ _NOT_ISSUED: Final = ("Failed to create OpenRouter API key", "Failed to delete O
 _OWN_FAULT: Final = tuple(f"status code {status}" for status in (400, 401, 402, 403, 404, 422))
 
 
-def read_rotation(
-    asked: Asked,
-    status: int,
-    headers: Mapping[str, str],
-    body: bytes,
-    *,
-    now: float | None = None,
-    began: float | None = None,
-    elapsed: float = 0.0,
-) -> Observation:
+def read_rotation(reply: Reply) -> Observation:
     """Interpret an answer to a call about a rotation, as `read_answer` does for connections."""
-    reply = Reply(asked, status, headers, body, now, began, elapsed)
-    if not 200 <= status < 300:
-        return _refined(asked, read_refusal(reply))
+    if not reply.is_success:
+        return _refined(reply.asked, read_refusal(reply))
     try:
-        data = read_json(body)
+        data = read_json(reply.body)
         rotation = _rotation(data.get("secretRotation") if isinstance(data, dict) else None)
         return _about(reply, rotation)
     except Unreadable as exc:
@@ -61,7 +50,7 @@ def _about(reply: Reply, rotation: Rotation) -> Observation:
     return reply.shows(_SHOWS[asked.action], connection=rotation, proof=proof)
 
 
-def _is_asked_for(asked: Asked, rotation: Rotation) -> bool:
+def _is_asked_for(asked: Expected, rotation: Rotation) -> bool:
     """Whether a rotation is the one of the id, or of the project, folder and name, that was asked for."""
     if asked.connection_id is not None:
         return _lowered(rotation.id) == _lowered(asked.connection_id)
@@ -77,33 +66,20 @@ def _lowered(*texts: str | None) -> list[str]:
     return [(text or "").lower() for text in texts]
 
 
-def read_rotations(
-    asked: Asked,
-    status: int,
-    headers: Mapping[str, str],
-    body: bytes,
-    *,
-    now: float | None = None,
-    elapsed: float = 0.0,
-) -> tuple[Observation, tuple[Rotation, ...]]:
+def read_rotations(reply: Reply) -> tuple[Observation, tuple[Rotation, ...]]:
     """Interpret the list of a project's rotations, as `read_list` does for connections."""
-    reply = Reply(asked, status, headers, body, now, None, elapsed)
-    if not 200 <= status < 300:
-        return _refined(asked, read_refusal(reply)), ()
-    try:
-        return reply.shows(Result.FOUND), tuple(_rotation(one) for one in _listed(read_json(body)))
-    except Unreadable as exc:
-        return not_understood(reply, exc), ()
+    seen, rotations = listed(reply, _rotations)
+    return (seen if reply.is_success else _refined(reply.asked, seen)), rotations
 
 
-def _listed(data: Any) -> list[Any]:
-    listed = data.get("secretRotations") if isinstance(data, dict) else None
-    if not isinstance(listed, list):
+def _rotations(data: Any) -> tuple[Rotation, ...]:
+    found = data.get("secretRotations") if isinstance(data, dict) else None
+    if not isinstance(found, list):
         raise Unreadable("it holds no list of rotations")
-    return listed
+    return tuple(map(_rotation, found))
 
 
-def _refined(asked: Asked, seen: Observation) -> Observation:
+def _refined(asked: Expected, seen: Observation) -> Observation:
     """Refine a refusal for rotations; an answer that is not Infisical's own stays unchanged."""
     if asked.action is Action.CREATE and seen.proof is not Proof.REFUSED:
         return seen

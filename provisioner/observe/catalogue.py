@@ -97,7 +97,7 @@ NOTICES: Final = _counter(
 SETTLE_SECONDS: Final = _histogram(
     "settle_seconds", help="Duration of recording one batch, including the wait for an unavailable database."
 )
-IN_HAND: Final = _gauge("in_hand", "requests", "target", help="Claims that this worker has and has not settled.")
+IN_HAND: Final = _gauge("in_hand", "requests", "target", help="Claims of this worker that are not settled yet.")
 HELD: Final = _gauge(
     "breaker_open",
     "0 or 1",
@@ -151,7 +151,7 @@ BLOCKED: Final = _gauge(
     "target",
     "kind",
     shared=True,
-    help="How long nothing is sent, after a refusal; 0 if nothing is blocked.",
+    help="Seconds until calls are sent again after a refusal; 0 if nothing is blocked.",
 )
 WRITES_LIMIT: Final = _gauge(
     "writes_limit",
@@ -190,7 +190,7 @@ STALLED: Final = _gauge(
     "0 or 1",
     "target",
     shared=True,
-    help="Whether creates have stopped ending because too many were in flight, and all workers wait.",
+    help="Whether the server has stalled because too many creates were in flight, and all workers wait.",
 )
 WORKERS: Final = _gauge(
     "workers",
@@ -204,7 +204,7 @@ ENDS: Final = _gauge(
     "seconds",
     "target",
     shared=True,
-    help="In how many seconds all that is pending at the target will have ended; missing while nobody can say.",
+    help="Seconds until everything pending at the target has ended, as forecast; missing while there is no forecast.",
 )
 DRIFTED: Final = _gauge(
     "drifted_connections",

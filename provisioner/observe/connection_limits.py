@@ -18,35 +18,35 @@ ANSWER_TIME: Final = 15.0  # seconds until it is answered and the answer is take
 _AT_ONCE: Final = struct.pack("ii", 1, 0)
 
 
-class Doorkeeper:
-    """Makes a `Guard` for each connection; `protocol` makes the web server's own end of it."""
+class ConnectionLimits:
+    """Makes a `LimitedConnection` for each connection; `protocol` makes the web server's own end of it."""
 
     def __init__(self, protocol: Callable[[], asyncio.Protocol], *, header_time: float = HEADER_TIME) -> None:
         self.protocol = protocol
         self.header_time = header_time
         # In the order in which they came.
-        self.guards: dict[Guard, None] = {}
+        self.peers: dict[LimitedConnection, None] = {}
 
-    def __call__(self) -> "Guard":
+    def __call__(self) -> "LimitedConnection":
         """Make the protocol for a new connection."""
-        return Guard(self)
+        return LimitedConnection(self)
 
-    def admit(self, guard: "Guard") -> bool:
+    def admit(self, peer: "LimitedConnection") -> bool:
         """Let a connection in if there is room, or if somebody who keeps us waiting can go."""
-        if len(self.guards) >= MOST:
-            idle = next((other for other in self.guards if not other.has_asked), None)
+        if len(self.peers) >= MOST:
+            idle = next((other for other in self.peers if not other.has_asked), None)
             if idle is None:
                 return False
             idle.cut()
-        self.guards[guard] = None
+        self.peers[peer] = None
         return True
 
 
-class Guard(asyncio.Protocol):
+class LimitedConnection(asyncio.Protocol):
     """One connection: what arrives goes on to the web server, and the time for it runs."""
 
-    def __init__(self, door: Doorkeeper) -> None:
-        self._door = door
+    def __init__(self, limits: ConnectionLimits) -> None:
+        self._limits = limits
         self._inner: asyncio.Protocol | None = None
         self._transport: asyncio.Transport | None = None
         self._deadline: asyncio.TimerHandle | None = None
@@ -60,7 +60,7 @@ class Guard(asyncio.Protocol):
 
     def cut(self) -> None:
         """Close the connection at once, and forget it, and what it has not taken yet."""
-        self._door.guards.pop(self, None)
+        self._limits.peers.pop(self, None)
         if self._transport is not None:
             # Otherwise the system would go on for minutes to offer what is in its buffers.
             with suppress(OSError):  # it may have gone by itself
@@ -70,18 +70,18 @@ class Guard(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Hand a new connection on, if it is let in."""
         self._transport = cast("asyncio.Transport", transport)
-        if not self._door.admit(self):
+        if not self._limits.admit(self):
             self._transport.abort()
             return
-        self._inner = self._door.protocol()
+        self._inner = self._limits.protocol()
         self._inner.connection_made(transport)
-        self._run_out(self._door.header_time)
+        self._run_out(self._limits.header_time)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Say that the connection is gone."""
         self.is_gone = True
         self._run_out(None)
-        self._door.guards.pop(self, None)
+        self._limits.peers.pop(self, None)
         if self._inner is not None:
             self._inner.connection_lost(exc)
 

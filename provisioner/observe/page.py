@@ -166,7 +166,7 @@ def _without_database(view: View) -> str:
         return ""
     reason = view.trouble.removeprefix("the database cannot be reached: ")
     old = "; the figures below are old" if view.status else ""
-    return f"{reason}{old}. Nothing is lost: workers go on when it is back. `provisioner doctor` looks closer"
+    return f"{reason}{old}. Nothing is lost: workers continue when it is back. `provisioner doctor` says more"
 
 
 def _own_incidents(view: View) -> Iterator[str]:
@@ -268,7 +268,7 @@ def _why(retries: Retries) -> str:
         return f"quarantined until the key of credential {credential} is accepted or replaced"
     if what == "project":
         return "quarantined until the machine identity may create in their projects"
-    return retries.example or retries.error_code or "the last attempt came to nothing"
+    return retries.example or retries.error_code or "the last attempt did not succeed"
 
 
 def _why_refused(key: RefusedKey) -> str:

@@ -23,10 +23,10 @@ from provisioner.core.requests import Found, Query, RequestHistory
 from provisioner.observe import metrics
 from provisioner.observe.browsing import ListView, RequestView, parse_id, parse_query, render_list, render_story
 from provisioner.observe.cached_reads import EVERY, CachedQuery, CachedRead, Gate, KeyedCachedQuery
-from provisioner.observe.connection_limits import HEADER_TIME, Doorkeeper, Guard
+from provisioner.observe.connection_limits import HEADER_TIME, ConnectionLimits, LimitedConnection
+from provisioner.observe.errors_page import render_errors
 from provisioner.observe.health import Health
 from provisioner.observe.logs import redact_event
-from provisioner.observe.manual import render_errors
 from provisioner.observe.meter import Meter
 from provisioner.observe.page import View, render_main, render_page
 from provisioner.observe.words import asset
@@ -70,7 +70,7 @@ class Sources:
     read_gauges: Callable[[], Awaitable[Gauges]]
     read_history: Callable[[], Awaitable[History]]
     find: Callable[[Query], Awaitable[Found]]
-    tell: Callable[[int], Awaitable[RequestHistory | None]]
+    read_request: Callable[[int], Awaitable[RequestHistory | None]]
 
 
 class PortUnusable(ProvisionerError):
@@ -90,7 +90,7 @@ class StatusPort:
         clicks = Gate(monotonic=monotonic, every=BETWEEN_CLICKS)
         self._history = CachedQuery(sources.read_history, clicks, timeout=GAUGES_TIME, fresh=HISTORY_FRESH)
         self._found = KeyedCachedQuery(sources.find, clicks, timeout=SEARCH_TIME)
-        self._told = KeyedCachedQuery(sources.tell, clicks, timeout=SEARCH_TIME)
+        self._one_request = KeyedCachedQuery(sources.read_request, clicks, timeout=SEARCH_TIME)
         self._closing = asyncio.Event()
         self._streams = 0
         self.local = True
@@ -121,8 +121,8 @@ class StatusPort:
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
         """Note that a request is complete, and refuse a page of another site that points its own name at this host."""
-        if guard := _guard(request):
-            guard.asked()
+        if peer := _peer(request):
+            peer.asked()
         if self.local and not _is_unforgeable(request.headers.get("Host", "")):
             return web.Response(status=421, text="use localhost or an IP address as the host\n")
         try:
@@ -184,8 +184,8 @@ class StatusPort:
     async def _request(self, request: web.Request) -> web.Response:
         number = parse_id(request.match_info["id"])
         if number is None:
-            raise web.HTTPNotFound(text="a request has a number\n")
-        read = await self._told.read(number)
+            raise web.HTTPNotFound(text="a request is named by a number\n")
+        read = await self._one_request.read(number)
         view = RequestView(request=number, story=None if read.trouble else read.seen, trouble=read.trouble)
         status = 503 if read.trouble else 200 if read.seen else 404
         return web.Response(status=status, text=render_story(view), content_type="text/html")
@@ -197,26 +197,26 @@ class StatusPort:
         """Send the page's main part whenever it has changed."""
         if self._streams >= STREAMS:
             return web.Response(status=503, text="too many open pages\n", headers={"Retry-After": "5"})
-        guard = _guard(request)
-        if guard is None:
+        peer = _peer(request)
+        if peer is None:
             return web.Response()
         self._streams += 1
         try:
-            guard.asked(lasts=True)
+            peer.asked(lasts=True)
             response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"})
             await response.prepare(request)
-            async for block in self._blocks(guard):
+            async for block in self._blocks(peer):
                 async with asyncio.timeout(self._stream_time):
                     await response.write(block)
         except (TimeoutError, ConnectionError):
-            guard.cut()
+            peer.cut()
         finally:
             self._streams -= 1
         return response
 
-    async def _blocks(self, guard: Guard) -> AsyncIterator[bytes]:
+    async def _blocks(self, peer: LimitedConnection) -> AsyncIterator[bytes]:
         shown, silent = "", 0
-        while not self._closing.is_set() and not guard.is_gone:
+        while not self._closing.is_set() and not peer.is_gone:
             main = render_main(await self._view())
             silent = 0 if main != shown else silent + 1
             if not silent:
@@ -269,7 +269,7 @@ async def _bind(runner: web.AppRunner, host: str, number: int, header_time: floa
         raise AssertionError
     try:
         return await asyncio.get_running_loop().create_server(
-            Doorkeeper(protocol, header_time=header_time), host, number, backlog=128
+            ConnectionLimits(protocol, header_time=header_time), host, number, backlog=128
         )
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
@@ -281,13 +281,13 @@ async def _bind(runner: web.AppRunner, host: str, number: int, header_time: floa
 
 def _slow(trouble: str) -> str:
     """What to do about a search that took too long."""
-    return f"{trouble}; name a batch or a target to look through less" if "did not answer" in trouble else trouble
+    return f"{trouble}; choose a batch or a target to search less" if "did not answer" in trouble else trouble
 
 
-def _guard(request: web.Request) -> Guard | None:
-    """The guard of a request's connection; nobody when it has gone meanwhile."""
-    guard = request.transport.get_protocol() if request.transport is not None else None
-    return guard if isinstance(guard, Guard) else None
+def _peer(request: web.Request) -> LimitedConnection | None:
+    """The other end of a request; nobody when it has gone meanwhile."""
+    peer = request.transport.get_protocol() if request.transport is not None else None
+    return peer if isinstance(peer, LimitedConnection) else None
 
 
 def _is_loopback(host: str) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from provisioner.core.concurrency import MEMORY
+from provisioner.core.concurrency import CLIFF_MEMORY
 from provisioner.core.queue_values import OperatorLimit
 from provisioner.core.reports import (
     BudgetReport,
@@ -120,7 +120,7 @@ async def read_gauges(database: Database) -> Gauges:
             drifted={row["target"]: row["requests"] for row in await connection.fetch(sql["drifted"], None)},
             leaving={row["target"]: row["rotations"] for row in await connection.fetch(sql["left_behind"], None)},
             concurrency=tuple(
-                ConcurrencyReport(**dict(row)) for row in await connection.fetch(sql["concurrency"], MEMORY)
+                ConcurrencyReport(**dict(row)) for row in await connection.fetch(sql["concurrency"], CLIFF_MEMORY)
             ),
             ends={row["target"]: row["seconds"] for row in await connection.fetch(sql["ends"])},
             limits={target: OperatorLimit(*limit) for target, *limit in await connection.fetch(sql["limits"])},
@@ -145,7 +145,7 @@ async def read_leftovers(database: Database, targets: Collection[str]) -> Leftov
 
 
 def seconds_left(targets: Iterable[TargetReport], workers: Workers) -> float | None:
-    """Return how long everything pending takes at the present pace; None if that is unknown.
+    """Return how long everything pending takes at the current pace; None if that is unknown.
 
     The targets are served side by side, so the slowest counts.
     """
@@ -160,7 +160,7 @@ def seconds_left(targets: Iterable[TargetReport], workers: Workers) -> float | N
 
 
 async def _targets(connection: "PoolConnectionProxy[asyncpg.Record]", batch: str | None) -> tuple[TargetReport, ...]:
-    rows = await connection.fetch(statements(_SQL)["targets"], batch, MEMORY)
+    rows = await connection.fetch(statements(_SQL)["targets"], batch, CLIFF_MEMORY)
     return tuple(TargetReport(**dict(row)) for row in rows)
 
 

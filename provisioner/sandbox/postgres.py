@@ -164,17 +164,10 @@ class PostgresServer:
             self._bin, self._version = bundled(self._major)
         else:
             self._version = version_of(self._bin)
-        software = self._bin.parent
         account = other_account()
-        spec = {
-            "software": str(software),
-            "copy": account is not None and not reachable(self._bin),
+        spec = specification(self._bin, self._settings) | {
             "directory": str(usable(self._kept, account)) if self._kept else None,
             "base": str(temporary_base(account)),
-            "settings": self._settings,
-            "password": secrets.token_urlsafe(24),
-            "uid": account.pw_uid if account else None,
-            "gid": account.pw_gid if account else None,
         }
         self._supervisor = subprocess.Popen(  # noqa: S603 - our own program
             [sys.executable, "-I", "-S", str(Path(__file__).with_name("supervisor.py")), str(os.getpid())],
@@ -205,6 +198,19 @@ class PostgresServer:
             cast("IO[bytes]", supervisor.stdin).write(line)
         answer = cast("IO[bytes]", supervisor.stdout).readline() or b'{"error": "its supervisor died"}'
         return dict(json.loads(answer))
+
+
+def specification(programs: Path, settings: Mapping[str, str]) -> dict[str, Any]:
+    """Say what every supervisor of a server has to know: programs, settings, a new password, and who runs it."""
+    account = other_account()
+    return {
+        "software": str(programs.parent),
+        "copy": account is not None and not reachable(programs),
+        "settings": dict(settings),
+        "password": secrets.token_urlsafe(24),
+        "uid": account.pw_uid if account else None,
+        "gid": account.pw_gid if account else None,
+    }
 
 
 def bundled(major: int | None = None) -> tuple[Path, str]:

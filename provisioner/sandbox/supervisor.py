@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Self
 
 START_TIMEOUT = 60.0  # seconds; recovery after a kill may have much to replay
 STOP_TIMEOUT = 30.0  # seconds for one way of stopping before the next, rougher one
@@ -59,7 +60,7 @@ class Cluster:
     server: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @classmethod
-    def create(cls, spec: dict[str, Any], parent: int) -> Cluster:
+    def create(cls, spec: dict[str, Any], parent: int) -> Self:
         """Make the directory; until there is one, nothing can be left behind."""
         kept = spec["directory"]
         if kept:
@@ -80,20 +81,24 @@ class Cluster:
         """Where PostgreSQL keeps its files."""
         return self.directory / "data"
 
-    def fill(self, *, password: str, copy: bool) -> str:
-        """Bring in the programs if need be and make the data, unless an earlier run did; return the password."""
+    def fill(self, *, password: str, copy: bool) -> None:
+        """Copy the programs if necessary, and create the data directory unless it exists: completely, or not at all."""
         self.directory.chmod(0o700)
         self._own(self.directory)
         if copy:
             self._copy_software()
-        secret = self.directory / "password"
-        if not ((self.data / "PG_VERSION").exists() and secret.exists()):
-            shutil.rmtree(self.data, ignore_errors=True)  # half-made by a run that was killed
-            self._write(secret, password)
-            # Gives up the safety of a few files against the loss of power, which a sandbox does not survive; the server
-            # itself still syncs what it commits.
-            self._initdb(secret, self.data, "--no-sync")
-        return secret.read_text(encoding="utf-8")
+        if self.data.exists():
+            return
+        fresh, secret = self.directory / "data.new", self.directory / "password"
+        shutil.rmtree(fresh, ignore_errors=True)  # left by a start that was interrupted, and never used
+        self._write(secret, password)
+        self._make(secret, fresh)
+        fresh.rename(self.data)
+
+    def _make(self, secret: Path, data: Path) -> None:
+        # Gives up the safety of a few files against the loss of power, which a sandbox does not survive; the server
+        # itself still syncs what it commits.
+        self._initdb(secret, data, "--no-sync")
 
     def _own(self, path: Path) -> None:
         if self.uid is not None and self.gid is not None:
@@ -279,7 +284,8 @@ def serve(parent: int) -> None:
             try:
                 if order["do"] == "create":
                     cluster = Cluster.create(order, parent)
-                    answer["password"] = cluster.fill(password=order["password"], copy=order["copy"])
+                    cluster.fill(password=order["password"], copy=order["copy"])
+                    answer["password"] = (cluster.directory / "password").read_text(encoding="utf-8")
                     answer["directory"] = str(cluster.directory)
                 elif order["do"] == "start" and cluster:
                     answer |= cluster.start()

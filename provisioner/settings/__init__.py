@@ -2,24 +2,17 @@
 
 from provisioner.core.secret import Secret
 from provisioner.settings.errors import SettingsError
-from provisioner.settings.identity import Identity, JwtIdentity, TokenIdentity, UniversalIdentity
 from provisioner.settings.load import load_settings
 from provisioner.settings.model import Settings
-from provisioner.settings.sections import Credential, InfisicalSecret, Target
-from provisioner.settings.values import RateLimit, normalise_name
+from provisioner.settings.sections import Credential, Target
+from provisioner.settings.values import RateLimit
 
 __all__ = [
     "Credential",
-    "Identity",
-    "InfisicalSecret",
-    "JwtIdentity",
     "RateLimit",
     "Secret",
     "Settings",
     "SettingsError",
     "Target",
-    "TokenIdentity",
-    "UniversalIdentity",
     "load_settings",
-    "normalise_name",
 ]

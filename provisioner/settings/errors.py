@@ -13,7 +13,7 @@ class SettingsError(ProvisionerError):
     """The settings cannot be used; fix what the message names. Exit status 2 on the command line."""
 
     def __init__(self, *problems: str) -> None:
-        self.problems = tuple(printable(problem) for problem in problems)
+        self.problems = tuple(dict.fromkeys(map(printable, problems)))
         more = len(self.problems) - SHOWN
         told = [*self.problems[:SHOWN], *([f"and {more:,} more"] if more > 0 else [])]
         super().__init__("; ".join(told))

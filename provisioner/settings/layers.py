@@ -6,8 +6,8 @@ Each becomes a layer that knows how its user wrote every value; what is wrong wi
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +15,7 @@ from provisioner.core.key_text import decoded
 from provisioner.core.secret import Secret
 from provisioner.settings.errors import SHOWN
 from provisioner.settings.shape import (
+    DEFAULT_URL,
     ECOSYSTEM,
     NAMED,
     OPENROUTER_KEY,
@@ -23,6 +24,7 @@ from provisioner.settings.shape import (
     Setting,
     dotted,
     field_of,
+    file_of,
     in_file,
     is_secret,
     nearest,
@@ -33,26 +35,19 @@ from provisioner.settings.shape import (
 from provisioner.settings.values import normalise_name, same_base
 
 CONFIG_VARIABLE: Final = "PROVISIONER_CONFIG"
-DEEPEST: Final = 3  # names of a setting, as in targets.default.url
 CONFIG_FILE: Final = Path("config/provisioner.toml")  # read if it is there
-DEFAULT_URL: Final = "https://us.infisical.com"
+DEEPEST: Final = 3  # names of a setting, as in targets.default.url
 CONFIG_SIZE: Final = 1 << 20  # bytes; a longer file is not a file of settings but a mistake
+SECRET_SIZE: Final = 1 << 16  # bytes; a longer file is not a secret but a mistake
 DEEPEST_KEY: Final = 20  # names joined by dots; the time that tomllib takes grows with their square
-SECRET_SIZE: Final = 65536  # bytes; a longer file is not a secret but a mistake
 
+_DEEPER_KEY: Final = re.compile(  # anywhere but in a line of comment
+    rf"""^(?![ \t]*\#)[^\n]*?(?<![\w"'-])(?:[\w"'-]+[ \t]*\.[ \t]*){{{DEEPEST_KEY}}}""", re.MULTILINE
+)
 _ALIASES: Final[dict[str, Setting]] = {
     "PROVISIONER_DATABASE_URL": ("database", "url"),
     "PROVISIONER_DATABASE_URL_FILE": ("database", "url_file"),
 }
-# What TOML is made of, as far as dots go: comments and texts, in which they mean nothing, and keys. What is not closed
-# ends with its line or the file, so that each letter is looked at once.
-_NAME: Final = r"""(?:[\w-]++|"(?:[^"\\\n]|\\.)*+"?|'[^'\n]*+'?)"""
-_DOT: Final = r"[ \t]*+\.[ \t]*+"
-_TOML: Final = re.compile(
-    r'#[^\n]*+|"""(?:[^"\\]|\\.|"(?!""))*+(?:""")?|\'\'\'(?:[^\']|\'(?!\'\'))*+(?:\'\'\')?|'
-    rf"{_NAME}(?:{_DOT}{_NAME}){{0,{DEEPEST_KEY - 1}}}+(?P<deeper>{_DOT}{_NAME})?",
-    re.DOTALL,
-)
 # Kubernetes tells every pod about a service called "provisioner" in variables with these names.
 _KUBERNETES: Final = re.compile(
     r"PROVISIONER_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
@@ -69,19 +64,23 @@ class Given:
     file: Path | None = None
 
 
-@dataclass(frozen=True, slots=True)
 class Layer:
     """The values of one source, and what is wrong with it."""
 
-    given: dict[Setting, Given] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
+    def __init__(self, base: Path, written: Callable[[Setting], str] = dotted, *others: str) -> None:
+        """Begin with nothing; files are below `base`, and a source has settings `written` so, besides `others`."""
+        self.given: dict[Setting, Given] = {}
+        self.problems: list[str] = []
+        self._base = base
+        self._written = written
+        self._others = others
 
-    def add(self, setting: Setting, given: Given, *, base: Path, known: Iterator[str]) -> None:
-        """Take a value in, or note why that cannot be; `known` are the names that its user may have meant."""
+    def add(self, setting: Setting, given: Given) -> None:
+        """Take a value in, or note why that cannot be."""
         found = resolve(setting)
         if found is None:
             # Looking for what was meant takes its time, and only the first problems are told.
-            close = nearest(given.name.partition(" in ")[0], known) if len(self.problems) < SHOWN else "another"
+            close = self._meant(setting, given.name) if len(self.problems) < SHOWN else "another"
             self.problems.append(f"{given.name} is not a setting; did you mean {close}?")
             return
         setting, in_a_file = found
@@ -92,15 +91,22 @@ class Layer:
         elif setting in self.given:
             self.problems.append(f"{given.name} sets what {self.given[setting].name} sets; keep one of them")
         elif in_a_file:
-            self._add_file(setting, given, base)
+            self._add_file(setting, given)
+        elif isinstance(given.value, str) and is_secret(field_of(setting)):
+            # Closed at once, so that nothing on the way to the model can show it.
+            self.given[setting] = Given(Secret(given.value), given.name, given.source)
         else:
-            self.given[setting] = _sealed(setting, given)
+            self.given[setting] = given
 
-    def _add_file(self, setting: Setting, given: Given, base: Path) -> None:
+    def _meant(self, setting: Setting, name: str) -> str:
+        known = [path for one in paths((_name(setting),)) for path in (one, *file_of(one))]
+        return nearest(name.partition(" in ")[0], [*map(self._written, known), *self._others])
+
+    def _add_file(self, setting: Setting, given: Given) -> None:
         # What stands where a path is expected may be the secret itself, so no message repeats it.
-        path = base / os.path.expanduser(str(given.value))  # noqa: PTH111  # Path's raises without a home
+        path = self._base / os.path.expanduser(str(given.value))  # noqa: PTH111  # Path's raises without a home
         try:
-            text = _read_secret(path)
+            text = decoded(_read(path, SECRET_SIZE)).removesuffix("\n").removesuffix("\r")
         except OSError as error:
             self.problems.append(f"{given.name} names a file that cannot be read: {error.strerror or 'it is no file'}")
         except ValueError as error:
@@ -113,124 +119,115 @@ class Layer:
 
 def command_line(overrides: Mapping[str, object], base: Path) -> Layer:
     """Take what was said on the command line; what is None was not said."""
-    layer = Layer()
+    layer = Layer(base)
     for setting, value in _leaves(overrides):
         if value is not None:
-            given = Given(value, f"{dotted(setting)} on the command line", "command line")
-            layer.add(_normalised(setting), given, base=base, known=map(dotted, paths(_names(setting))))
+            layer.add(_normalised(setting), Given(value, f"{dotted(setting)} on the command line", "command line"))
     return layer
 
 
 def environment(environ: Mapping[str, str], base: Path) -> Layer:
     """Take the variables that begin with `PROVISIONER_`; an empty one counts as not set."""
-    layer = Layer()
+    layer = Layer(base, lambda setting: variable(*setting), CONFIG_VARIABLE, *_ALIASES)
     for name, value in environ.items():
         if not name.startswith(PREFIX) or name == CONFIG_VARIABLE or _KUBERNETES.fullmatch(name):
             continue
         setting = _ALIASES.get(name) or _normalised(tuple(name.removeprefix(PREFIX).lower().split("__")))
         if value or resolve(setting) is None:
-            given = Given(value, name, f"environment {name}")
-            layer.add(setting, given, base=base, known=_variables(setting))
+            layer.add(setting, Given(value, name, f"environment {name}"))
     return layer
 
 
 def ecosystem(environ: Mapping[str, str], base: Path) -> Layer:
     """Take the variables that Infisical's and OpenRouter's users already have."""
-    layer = Layer()
-    known = {
-        **ECOSYSTEM,
-        **{f"{name}_FILE": _file(path) for name, path in ECOSYSTEM.items() if is_secret(field_of(path))},
-    }
+    layer = Layer(base)
+    known = {**ECOSYSTEM, **{f"{name}_FILE": path for name, one in ECOSYSTEM.items() for path in file_of(one)}}
     for name, setting in known.items():
         if (value := environ.get(name)) and not _repeats(layer, setting, value):
-            layer.add(setting, Given(value, name, f"environment {name}"), base=base, known=iter(known))
-    key, key_file = environ.get(OPENROUTER_KEY), environ.get(f"{OPENROUTER_KEY}_FILE")
-    if key and key_file:
-        layer.problems.append(f"{OPENROUTER_KEY}_FILE sets what {OPENROUTER_KEY} sets; keep one of them")
-    for where, name, value in (
-        ("env", OPENROUTER_KEY, key and OPENROUTER_KEY),
-        ("file", f"{OPENROUTER_KEY}_FILE", key_file),
-    ):
-        if value:
-            layer.given["credentials", "default", where] = Given(value, name, f"environment {name}")
+            layer.add(setting, Given(value, name, f"environment {name}"))
+    given = [name for name in (OPENROUTER_KEY, f"{OPENROUTER_KEY}_FILE") if environ.get(name)]
+    for name in given[:1]:
+        # The key itself stays where it is.
+        where, value = ("env", name) if name == OPENROUTER_KEY else ("file", environ[name])
+        layer.add(("credentials", "default", where), Given(value, name, f"environment {name}"))
+    layer.problems += [f"{name} sets what {given[0]} sets; keep one of them" for name in given[1:]]
     return layer
 
 
 def file(config: Path | None, environ: Mapping[str, str], base: Path) -> Layer:
     """Take the file that was asked for, or else the usual one if it is there."""
-    layer = Layer()
+    layer = Layer(base, in_file)
     asked = environ.get(CONFIG_VARIABLE) if config is None else str(config)
     shown = asked or str(CONFIG_FILE)
-    named = f"{CONFIG_VARIABLE} ({shown})" if asked and config is None else shown
+    content: Mapping[str, object] = {}
     try:
-        content = tomllib.loads(_read_toml(base / shown))
-    except _Unreadable as error:
-        layer.problems.append(f"{named} cannot be read: {error}")
-    except OSError as error:
-        if asked or not isinstance(error, FileNotFoundError | NotADirectoryError):
-            layer.problems.append(f"{named} cannot be read: {error.strerror}")
-    except tomllib.TOMLDecodeError as error:
-        layer.problems.append(f"{named} is not TOML: {error}")
-    except RecursionError:
-        layer.problems.append(f"{named} cannot be read: its values are nested too deeply")
-    except ValueError:
-        layer.problems.append(f"{named} cannot be read: it contains a number that is too long")
-    else:
-        for setting, value in _leaves(content):
-            _add_from_file(layer, setting, value, shown, base)
+        content = _toml(base / shown)
+    except (OSError, ValueError) as error:
+        absent = isinstance(error, FileNotFoundError | NotADirectoryError)
+        if asked or not absent:
+            named = f"{CONFIG_VARIABLE} ({shown})" if asked and config is None else shown
+            reason = error.strerror if isinstance(error, OSError) else f"it {error}"
+            layer.problems.append(f"{named} cannot be read: {reason}")
+    for setting, value in _leaves(content):
+        normal = _normalised(setting)
+        above = len(normal) <= 1 + (normal[0] in NAMED) and normal[0] in SECTIONS  # a section, or one of its kind
+        if value == {} and above:
+            if len(normal) > 1 and normal[1] != "default":
+                layer.problems.append(f"[{dotted(setting)}] in {shown} is empty; give it a setting or remove it")
+        elif above and len(setting) == 1:
+            example = f"[{setting[0]}.default]" if setting[0] in NAMED else f"[{setting[0]}]"
+            layer.problems.append(
+                f"{setting[0]} in {shown} must be a table: write {example} with its settings below it"
+            )
+        else:
+            layer.add(normal, Given(value, f"{in_file(setting)} in {shown}", f"file {shown}"))
     return layer
 
 
-class _Unreadable(Exception):  # its text is the end of a sentence
-    """The file is no text that settings could be in."""
+def defaults() -> Layer:
+    """Return what is there without being said: the target and the credential of the name `default`."""
+    layer = Layer(Path())
+    for setting, value in (
+        (("targets", "default", "url"), DEFAULT_URL),
+        (("credentials", "default", "env"), OPENROUTER_KEY),
+    ):
+        layer.add(setting, Given(value, dotted(setting), "default"))
+    return layer
 
 
-def _read_toml(path: Path) -> str:
-    """Read a file of settings. Raises `OSError`, and `_Unreadable` saying what it is instead."""
-    if "\0" in str(path):
-        raise _Unreadable("its path contains a zero byte")
-    with path.open("rb") as stream:
-        content = stream.read(CONFIG_SIZE + 1)
-    if len(content) > CONFIG_SIZE:
-        raise _Unreadable(f"it is longer than {CONFIG_SIZE >> 20} MiB")
+def _toml(path: Path) -> dict[str, object]:
+    """Read a file of settings. Raises `OSError`, and `ValueError` saying what is wrong with it."""
+    content = _read(path, CONFIG_SIZE)
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise _Unreadable("it is UTF-16 text; save it as UTF-8")
+        raise ValueError("is UTF-16 text; save it as UTF-8")
     try:
         # What Windows writes before UTF-8 is no part of the text.
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise _Unreadable(f"it is not UTF-8 text (line {line}); save it as UTF-8") from None
-    if text.count(".") >= DEEPEST_KEY:
-        for found in _TOML.finditer(text):
-            if found["deeper"]:
-                line = text.count("\n", 0, found.start()) + 1
-                raise _Unreadable(f"a key is nested more than {DEEPEST_KEY} names deep (line {line})")
-    return text
+        raise ValueError(f"is not UTF-8 text (line {line}); save it as UTF-8") from None
+    if deeper := _DEEPER_KEY.search(text):
+        line = text.count("\n", 0, deeper.start()) + 1
+        raise ValueError(f"has a key that is nested more than {DEEPEST_KEY} names deep (line {line})")
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"is not TOML: {error}") from None
+    except RecursionError:
+        raise ValueError("has values that are nested too deeply") from None
+    except ValueError:
+        raise ValueError("contains a number that is too long") from None
 
 
-def defaults() -> Layer:
-    """Return what is there without being said: the target and the credential of the name `default`."""
-    return Layer(
-        {
-            ("targets", "default", "url"): Given(DEFAULT_URL, "targets.default.url", "default"),
-            ("credentials", "default", "env"): Given(OPENROUTER_KEY, "credentials.default.env", "default"),
-        }
-    )
-
-
-def _add_from_file(layer: Layer, setting: Setting, value: object, shown: str, base: Path) -> None:
-    normal = _normalised(setting)
-    if value == {} and len(normal) <= 1 + (normal[0] in NAMED) and normal[0] in SECTIONS:
-        if len(normal) > 1 and normal[1] != "default":
-            layer.problems.append(f"[{dotted(setting)}] in {shown} is empty; give it a setting or remove it")
-        return
-    if len(setting) == 1 and setting[0] in SECTIONS:
-        example = f"[{setting[0]}.default]" if setting[0] in NAMED else f"[{setting[0]}]"
-        layer.problems.append(f"{setting[0]} in {shown} must be a table: write {example} with its settings below it")
-        return
-    given = Given(value, f"{in_file(setting)} in {shown}", f"file {shown}")
-    layer.add(normal, given, base=base, known=map(in_file, paths(_names(normal))))
+def _read(path: Path, most: int) -> bytes:
+    """Read a file of not more than so many bytes. Raises `OSError`, and `ValueError` saying what is wrong with it."""
+    if "\0" in str(path):
+        raise ValueError("has a path that contains a zero byte")
+    with path.open("rb") as stream:
+        content = stream.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"is longer than {most >> 10} KiB")
+    return content
 
 
 def _leaves(table: Mapping[str, object], prefix: Setting = ()) -> Iterator[tuple[Setting, object]]:
@@ -248,42 +245,12 @@ def _normalised(setting: Setting) -> Setting:
     return setting
 
 
-def _names(setting: Setting) -> tuple[str, ...]:
+def _name(setting: Setting) -> str:
     """Return the name of the target or credential that the user meant, for naming its settings."""
-    return (setting[1] if len(setting) > 2 else "default",)
-
-
-def _variables(setting: Setting) -> Iterator[str]:
-    yield from (CONFIG_VARIABLE, *_ALIASES)
-    for path in paths(_names(setting)):
-        yield variable(*path)
-        if is_secret(field_of(path)):
-            yield variable(*_file(path))
-
-
-def _file(setting: Setting) -> Setting:
-    return (*setting[:-1], f"{setting[-1]}_file")
-
-
-def _sealed(setting: Setting, given: Given) -> Given:
-    """Close a secret's text at once, so that nothing on the way to the model can show it."""
-    if isinstance(given.value, str) and is_secret(field_of(setting)):
-        return Given(Secret(given.value), given.name, given.source)
-    return given
+    return setting[1] if len(setting) > 2 else "default"
 
 
 def _repeats(layer: Layer, setting: Setting, value: str) -> bool:
     """Whether two variables say the same of where Infisical is, perhaps one of them with `/api`."""
     given = layer.given.get(setting)
     return setting[-1] == "url" and given is not None and same_base(str(given.value), value)
-
-
-def _read_secret(path: Path) -> str:
-    """Read a file's one secret; raise `OSError`, or `ValueError` saying what the file is."""
-    if "\0" in str(path):
-        raise ValueError("cannot be there: its path contains a zero byte")
-    with path.open("rb") as stream:
-        content = stream.read(SECRET_SIZE + 1)
-    if len(content) > SECRET_SIZE:
-        raise ValueError(f"is longer than {SECRET_SIZE} bytes")
-    return decoded(content).removesuffix("\n").removesuffix("\r")

@@ -1,4 +1,4 @@
-"""Load the settings, or say in one line what is wrong with them."""
+"""Load the settings: what the layers say, what of it counts, and in one line what is wrong with it."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -9,10 +9,20 @@ from pydantic import ValidationError
 
 from provisioner.settings.errors import SettingsError
 from provisioner.settings.identity import doubled
-from provisioner.settings.layers import Given, command_line, defaults, ecosystem, environment, file
-from provisioner.settings.merge import merged
+from provisioner.settings.layers import Given, Layer, command_line, defaults, ecosystem, environment, file
 from provisioner.settings.model import Settings
+from provisioner.settings.proxies import proxies_of
+from provisioner.settings.sections import INFISICAL_FIELDS
 from provisioner.settings.shape import NAMED, Setting, dotted, in_file, variable
+
+# What is given tells how to log in; the first that fits counts, and several may.
+_IMPLIED: Final = {
+    "token": ("token",),
+    "client_id": ("universal",),
+    "client_secret": ("universal",),
+    "jwt_file": ("kubernetes", "oidc"),
+    "jwt": ("oidc", "kubernetes"),
+}
 
 # What a value must be, by pydantic's word for what is wrong with it. Its own sentences speak to programmers.
 _RULES: Final = {
@@ -63,7 +73,8 @@ def load_settings(
     problems = [problem for layer in layers for problem in layer.problems]
     if problems:
         raise SettingsError(*problems)
-    given = merged(layers, environ)
+    given = _merged(layers)
+    given |= proxies_of(given, environ)
     try:
         settings = Settings.of(given)
     except ValidationError as error:
@@ -97,3 +108,49 @@ def _sentence(problem: Any, given: Mapping[Setting, Given]) -> str:
 def _name(settings: Sequence[Setting], given: Mapping[Setting, Given]) -> str:
     """Name the setting to blame the way that its user did: of several the first that somebody set."""
     return next((given[setting].name for setting in settings if setting in given), dotted(settings[0]))
+
+
+def _merged(layers: Sequence[Layer]) -> dict[Setting, Given]:
+    """Return each setting as the highest layer has it; `layers` stand in the order of their precedence."""
+    for section, name in dict.fromkeys(setting[:2] for layer in layers for setting in layer.given if len(setting) == 3):
+        if section == "credentials":
+            _keep_one_place(layers, name)
+        else:
+            _infer_auth(layers, name)
+    return {setting: one for layer in reversed(layers) for setting, one in layer.given.items()}
+
+
+def _keep_one_place(layers: Sequence[Layer], name: str) -> None:
+    """Let the highest layer that places a credential replace, not extend, what lower ones say."""
+    kept: set[str] = set()
+    for layer in layers:
+        here = {setting: _kind(setting) for setting in layer.given if setting[:2] == ("credentials", name)}
+        for setting, kind in here.items():
+            if kept and kind not in kept:
+                del layer.given[setting]
+        kept = kept or set(here.values())
+
+
+def _kind(setting: Setting) -> str:
+    return "infisical" if setting[2] in INFISICAL_FIELDS else setting[2]
+
+
+def _infer_auth(layers: Sequence[Layer], name: str) -> None:
+    """Let the highest layer that says anything about logging in decide how; what fits a lower one's word obeys it."""
+    auth = ("targets", name, "auth")
+    said = next((str(layer.given[auth].value).lower() for layer in layers if auth in layer.given), None)
+    for layer in layers:
+        if auth in layer.given:
+            return
+        implied: dict[str, Given] = {}
+        for key, methods in _IMPLIED.items():
+            if given := layer.given.get(("targets", name, key)):
+                # A file of Infisical's own variable for OIDC says more than its place.
+                ways = _IMPLIED["jwt"] if given.name == "INFISICAL_AUTH_JWT_FILE" else methods
+                for method in ways:
+                    implied.setdefault(method, given)
+        if implied:
+            if said not in implied:
+                method, cause = next(iter(implied.items()))
+                layer.given[auth] = Given(method, cause.name, cause.source)
+            return

@@ -8,42 +8,15 @@ from pydantic import PrivateAttr
 
 from provisioner.core.secret import Secret
 from provisioner.settings.errors import SettingsError
-from provisioner.settings.identity import Identity, identity_of
+from provisioner.settings.identity import able_to_log_in
 from provisioner.settings.layers import Given
-from provisioner.settings.sections import (
-    Credential,
-    Database,
-    Discover,
-    Listen,
-    Log,
-    Notify,
-    Openrouter,
-    Retry,
-    Sealing,
-    Section,
-    Target,
-    Verify,
-    Worker,
-)
+from provisioner.settings.sections import Sections, Target
 from provisioner.settings.shape import NAMED, SECTIONS, Setting, dotted, variable
 from provisioner.settings.values import normalise_name
 
 
-class Settings(Section):
+class Settings(Sections):
     """Every setting, checked; each knows where its value came from."""
-
-    database: Database = Database()
-    targets: dict[str, Target]
-    credentials: dict[str, Credential]
-    openrouter: Openrouter = Openrouter()
-    retry: Retry = Retry()
-    worker: Worker = Worker()
-    listen: Listen = Listen()
-    sealing: Sealing = Sealing()
-    notify: Notify = Notify()
-    discover: Discover = Discover()
-    verify: Verify = Verify()
-    log: Log = Log()
 
     _given: Mapping[Setting, Given] = PrivateAttr(default_factory=dict)
 
@@ -88,9 +61,9 @@ class Settings(Section):
             )
         return self.database.url
 
-    def identity(self, target: str = "default") -> Identity:
-        """Return who to be at a target; raise `SettingsError` when it is not configured or cannot log in."""
+    def login(self, target: str = "default") -> Target:
+        """Return a target that can be logged in to; raise `SettingsError` when it is not configured or cannot be."""
         name = normalise_name(target)
         if name not in self.targets:
             raise SettingsError(f"there is no target {name}: set {variable('targets', name, 'url')}")
-        return identity_of(name, self.targets[name])
+        return able_to_log_in(name, self.targets[name])

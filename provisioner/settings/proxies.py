@@ -1,4 +1,4 @@
-"""The proxy that the environment names for a target, read as curl reads it.
+"""The proxies that the environment names, read as curl reads them.
 
 `https_proxy`, `http_proxy`, `all_proxy` and `no_proxy`, in lower case first, then in upper case. This machine itself is
 never asked through a proxy unless the setting `proxy` says so.
@@ -10,8 +10,13 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
+from provisioner.core.secret import Secret
+from provisioner.settings.layers import Given
+from provisioner.settings.sections import OPENROUTER
+from provisioner.settings.shape import Setting
 from provisioner.settings.values import is_loopback
 
+REACHED: Final = frozenset({"targets", "notify", "openrouter"})  # the sections of addresses that are reached by HTTP
 VARIABLES: Final = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY")  # and the same in lower case
 PORTS: Final = {"https": 443, "http": 80}
 
@@ -21,6 +26,19 @@ class Proxy(NamedTuple):
 
     url: str
     variable: str
+
+
+def proxies_of(given: Mapping[Setting, Given], environ: Mapping[str, str]) -> dict[Setting, Given]:
+    """The proxy that the environment names for each address without one of its own, as a value of its variable."""
+    found = {}
+    usual = {("openrouter", "url"): Given(OPENROUTER, "openrouter.url", "default")}
+    for setting, url in (usual | dict(given)).items():
+        if setting[0] not in REACHED or setting[-1] != "url" or (*setting[:-1], "proxy") in given:
+            continue
+        text = url.value.reveal() if isinstance(url.value, Secret) else str(url.value)
+        if proxy := proxy_for(text, environ):
+            found[*setting[:-1], "proxy"] = Given(Secret(proxy.url), proxy.variable, f"environment {proxy.variable}")
+    return found
 
 
 def proxy_for(url: str, environ: Mapping[str, str]) -> Proxy | None:

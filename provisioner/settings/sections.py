@@ -5,11 +5,11 @@ The descriptions here are the documentation: the table in `docs/settings.md` is 
 
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from provisioner.core.projects import ProjectType
+from provisioner.core.secret import SecretLocation
 from provisioner.settings.values import (
     EVENTS,
     Address,
@@ -20,6 +20,7 @@ from provisioner.settings.values import (
     Events,
     ExistingFile,
     Globs,
+    HttpUrl,
     IdentityId,
     IdText,
     InFlight,
@@ -27,15 +28,13 @@ from provisioner.settings.values import (
     KeyText,
     Limit,
     Period,
-    ProxyUrl,
-    ReceiverUrl,
     SecretText,
     Text,
     Word,
-    is_loopback,
     normalise_name,
     parse_address,
     refuse,
+    require_encryption,
     seconds_of,
 )
 
@@ -47,6 +46,12 @@ OPENROUTER: Final = "https://openrouter.ai/api/v1"
 CACHE: Final = 300.0  # seconds
 KINDS: Final = ("env", "file", "value", "project")  # the field that tells which kind a credential is
 INFISICAL_FIELDS: Final = ("project", "environment", "path", "secret", "target", "cache")
+
+
+Proxy = Annotated[
+    HttpUrl | None,
+    Field(description="HTTP proxy, as `http://user:password@host:port`; by default the one from the environment"),
+]
 
 
 class Section(BaseModel):
@@ -77,7 +82,7 @@ class Target(Section):
     url: BaseUrl = Field(description="base URL of the Infisical instance")
     auth: Annotated[Literal["universal", "token", "kubernetes", "oidc"], Choice] = Field(
         default="universal",
-        description="how to log in: `universal`, `token`, `kubernetes` or `oidc`; by default what the settings fit",
+        description="how to log in: `universal`, `token`, `kubernetes` or `oidc`; derived from the others by default",
     )
     client_id: IdText | None = Field(default=None, description="machine identity's client id, for `universal`")
     client_secret: KeyText | None = Field(default=None, description="machine identity's client secret, for `universal`")
@@ -104,7 +109,7 @@ class Target(Section):
     read_limit: Limit = Field(default="auto", description="rate limit for reads, written like `write_limit`")
     login_limit: Limit = Field(default="auto", description="rate limit for logins, written like `write_limit`")
     shared_budget: bool = Field(
-        False, description="count replacements and deletions towards `write_limit` as well, as Infisical documents it"
+        False, description="count replacements and deletions toward `write_limit` as well, as Infisical documents it"
     )
     max_in_flight: InFlight = Field(
         default="auto",
@@ -115,10 +120,7 @@ class Target(Section):
         default=None,
         description="file with the CA certificates (PEM) that the instance's certificate is checked against",
     )
-    proxy: ProxyUrl | None = Field(
-        default=None,
-        description="HTTP proxy, as `http://user:password@host:port`; by default that of the environment",
-    )
+    proxy: Proxy = None
     allow_http: bool = Field(False, description="allow `http://` to other hosts, which sends every key unencrypted")
     marker: bool = Field(
         False, description="add a marker to descriptions, which identifies our connections with certainty"
@@ -132,11 +134,9 @@ class Target(Section):
                 "outcome of a create is unknown to a worker that stops waiting earlier",
                 "timeout",
             )
-        parts = urlsplit(self.url)
-        if parts.scheme == "http" and not self.allow_http and not is_loopback(parts.hostname or ""):
-            raise refuse(
-                "must begin with https:// (or set allow_http = true, which sends every key unencrypted)", "url"
-            )
+        if not self.allow_http:
+            rule = "must begin with https:// (or set allow_http = true, which sends every key unencrypted)"
+            require_encryption(self.url, rule)
         return self
 
 
@@ -177,29 +177,18 @@ class Credential(Section):
         return self
 
     @property
-    def infisical(self) -> "InfisicalSecret | None":
-        """The secret in Infisical that holds the key, if that is where it is."""
+    def kept(self) -> float:
+        """Seconds for which a key from Infisical is kept."""
+        return CACHE if self.cache is None else self.cache
+
+    @property
+    def place(self) -> SecretLocation | None:
+        """Where in Infisical the key is, if that is where it is."""
         if self.project is None or self.environment is None or self.secret is None:
             return None
-        return InfisicalSecret(
-            project=self.project,
-            environment=self.environment,
-            path=self.path or "/",
-            secret=self.secret,
-            target=self.target,
-            cache=CACHE if self.cache is None else self.cache,
+        return SecretLocation(
+            project=self.project, environment=self.environment, path=self.path or "/", name=self.secret
         )
-
-
-class InfisicalSecret(Section):
-    """The address of one secret in Infisical; it is kept for `cache` seconds, `target` None is the request's own."""
-
-    project: str
-    environment: str
-    path: str
-    secret: str
-    target: str | None
-    cache: float
 
 
 class Openrouter(Section):
@@ -207,20 +196,15 @@ class Openrouter(Section):
 
     check: KeyCheck = Field(
         default="auto",
-        description="ask OpenRouter once about each key of a named credential, whether it is a management key: `auto`"
+        description="ask OpenRouter once whether each key of a named credential is a management key: `auto`"
         " (if it can be reached, and not for an Infisical on this machine), `true`, or `false`",
     )
     url: BaseUrl = Field(default=OPENROUTER, description="base URL of OpenRouter's API")
-    proxy: ProxyUrl | None = Field(
-        default=None,
-        description="HTTP proxy, as `http://user:password@host:port`; by default that of the environment",
-    )
+    proxy: Proxy = None
 
     @model_validator(mode="after")
     def _is_safe(self) -> Self:
-        parts = urlsplit(self.url)
-        if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
-            raise refuse("must begin with https://, for keys are sent there", "url")
+        require_encryption(self.url, "must begin with https://, because keys are sent there")
         return self
 
 
@@ -252,7 +236,8 @@ class Worker(Section):
         default=30.0,
         ge=5,
         le=3600,
-        description="seconds that a lease lasts, renewed while the worker lives; a dead worker's requests wait it out",
+        description="seconds that a lease lasts; a living worker renews it, and a dead worker's requests wait for its "
+        "end",
     )
     grace: float = Field(default=45.0, ge=1, le=3600, description="seconds to finish what is in flight when stopping")
     poll: float = Field(
@@ -300,32 +285,25 @@ class Sealing(Section):
 class Notify(Section):
     """Who is told when a batch has finished or something needs a person."""
 
-    url: ReceiverUrl | None = Field(
-        default=None, description="where notices are sent, by POST; nothing is sent without it"
+    url: HttpUrl | None = Field(default=None, description="URL that notices are posted to; without it, none are sent")
+    events: Events = Field(
+        default=", ".join(EVENTS), description="which events to send, as a list or separated by commas"
     )
-    events: Events = Field(default=", ".join(EVENTS), description="what is told, as a list or with commas in between")
-
     format: Annotated[Literal["json", "slack"], Choice] | None = Field(
         default=None, description="`json` or `slack`; by default what the URL's host expects"
     )
-    signing_key: SecretText | None = Field(
-        default=None, description="key with which each body is signed, by HMAC-SHA256"
-    )
+    signing_key: SecretText | None = Field(default=None, description="key that signs each body with HMAC-SHA256")
     ca_file: ExistingFile | None = Field(
         default=None,
         description="file with the CA certificates (PEM) that the receiver's certificate is checked against",
     )
-    proxy: ProxyUrl | None = Field(
-        default=None,
-        description="HTTP proxy, as `http://user:password@host:port`; by default that of the environment",
-    )
+    proxy: Proxy = None
     allow_http: bool = Field(default=False, description="allow `http://` to other hosts")
 
     @model_validator(mode="after")
     def _is_safe(self) -> Self:
-        parts = urlsplit(self.url.reveal() if self.url else "")
-        if parts.scheme == "http" and not self.allow_http and not is_loopback(parts.hostname or ""):
-            raise refuse("must begin with https:// (or set allow_http = true)", "url")
+        if self.url and not self.allow_http:
+            require_encryption(self.url.reveal(), "must begin with https:// (or set allow_http = true)")
         return self
 
     @property
@@ -339,23 +317,23 @@ class Discover(Section):
 
     every: Period = Field(
         default="off",
-        description="how often Infisical is asked for projects that have no request yet, such as `10min`; or `off`",
+        description="how often to look for projects that have no request yet, such as `10min`; or `off`",
     )
     target: Annotated[str, AfterValidator(normalise_name)] = Field(default="default", description="the target to ask")
     type: Annotated[Literal[tuple(map(str, ProjectType))], Choice] = Field(  # type: ignore[valid-type]  # made of its words
         default="secret-manager", description="type of the projects, or `all`"
     )
     names: Globs = Field(
-        default="", description="globs, as a list or with commas in between: only projects whose name or slug matches"
+        default="", description="globs, as a list or separated by commas: only projects whose name or slug matches"
     )
-    exclude: Globs = Field(default="", description="globs in the same form: projects that are left out")
+    exclude: Globs = Field(default="", description="globs in the same form: projects to leave out")
     credential: Annotated[str, AfterValidator(normalise_name)] = Field(
-        default="default", description="credential of the requests"
+        default="default", description="credential of the new requests"
     )
-    batch: Text | None = Field(default=None, max_length=200, description="batch of the requests")
+    batch: Text | None = Field(default=None, max_length=200, description="batch of the new requests")
     on_gone: Annotated[Literal["nothing", "remove"], Choice] = Field(
         default="nothing",
-        description="what happens to the requests of a project that was deleted in Infisical: `nothing`, or `remove`",
+        description="what to do with the requests of a project that was deleted in Infisical: `nothing`, or `remove`",
     )
 
     @property
@@ -369,7 +347,7 @@ class Verify(Section):
 
     every: Period = Field(
         default="off",
-        description="how often all recorded connections are compared with Infisical, such as `1d`; or `off`",
+        description="how often to compare all recorded connections with Infisical, such as `1d`; or `off`",
     )
 
     @property
@@ -387,3 +365,20 @@ class Log(Section):
     format: Annotated[Literal["auto", "console", "json"], Choice] = Field(
         default="auto", description="`console`, `json`, or `auto`: console on a terminal, otherwise json"
     )
+
+
+class Sections(Section):
+    """Every section; of targets and credentials there are any number."""
+
+    database: Database = Database()
+    targets: dict[str, Target]
+    credentials: dict[str, Credential]
+    openrouter: Openrouter = Openrouter()
+    retry: Retry = Retry()
+    worker: Worker = Worker()
+    listen: Listen = Listen()
+    sealing: Sealing = Sealing()
+    notify: Notify = Notify()
+    discover: Discover = Discover()
+    verify: Verify = Verify()
+    log: Log = Log()

@@ -1,4 +1,4 @@
-"""Which settings there are and what each is called: in a file, in the environment, in the ecosystem."""
+"""Which settings there are, and what each is called: in a file, in the environment, in the ecosystem, in the docs."""
 
 import difflib
 import re
@@ -6,41 +6,20 @@ from collections.abc import Iterable, Iterator
 from typing import Final, get_args
 
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
 
 from provisioner.core.secret import Secret
-from provisioner.settings.sections import (
-    INFISICAL_FIELDS,
-    Credential,
-    Database,
-    Discover,
-    Listen,
-    Log,
-    Notify,
-    Openrouter,
-    Retry,
-    Sealing,
-    Section,
-    Target,
-    Verify,
-    Worker,
-)
+from provisioner.settings.sections import INFISICAL_FIELDS, Section, Sections
+from provisioner.settings.values import UNSET, displayed
 
 Setting = tuple[str, ...]  # ("retry", "base"), ("targets", "default", "url")
 
 PREFIX: Final = "PROVISIONER_"
+DEFAULT_URL: Final = "https://us.infisical.com"
 SECTIONS: Final[dict[str, type[Section]]] = {
-    "database": Database,
-    "targets": Target,
-    "credentials": Credential,
-    "openrouter": Openrouter,
-    "retry": Retry,
-    "worker": Worker,
-    "listen": Listen,
-    "sealing": Sealing,
-    "notify": Notify,
-    "discover": Discover,
-    "verify": Verify,
-    "log": Log,
+    # Of those of which there are any number, the last part is what each of them is.
+    name: (get_args(field.annotation) or (field.annotation,))[-1]
+    for name, field in Sections.model_fields.items()
 }
 # Sections of which there are any number, and what the database accepts as the name of one.
 NAMED: Final = {
@@ -90,6 +69,11 @@ def is_secret(field: FieldInfo | None) -> bool:
     return field is not None and Secret in _types(field.annotation)
 
 
+def file_of(path: Setting) -> list[Setting]:
+    """Return what names a file with the value of a setting, which every secret has."""
+    return [(*path[:-1], f"{path[-1]}_file")] if is_secret(field_of(path)) else []
+
+
 def resolve(path: Setting) -> tuple[Setting, bool] | None:
     """Find the setting that was meant, and whether its value is in a file; nothing if there is none.
 
@@ -114,6 +98,24 @@ def paths(names: Iterable[str] = ("<name>",)) -> Iterator[Setting]:
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return the known word that is most like this one."""
     return difflib.get_close_matches(word, list(known), n=1, cutoff=0.0)[0]
+
+
+def settings_table() -> str:
+    """Return the reference of all settings as a Markdown table."""
+    rows = ["| setting | default | meaning |", "|---|---|---|"]
+    for path in paths():
+        info = field_of(path)
+        if info is not None:
+            secret = " (secret)" if is_secret(info) else ""
+            rows.append(f"| `{dotted(path)}` | {_default(info)} | {info.description}{secret} |")
+    return "\n".join(rows) + "\n"
+
+
+def _default(info: FieldInfo) -> str:
+    # A target's URL is the one value that has to be given, for every target but the one that is always there.
+    if info.default is PydanticUndefined:
+        return f"`{DEFAULT_URL}` for `default`"
+    return UNSET if info.default is None else f"`{displayed(info.default)}`"
 
 
 def _types(annotation: object) -> Iterator[object]:

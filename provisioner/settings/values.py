@@ -8,7 +8,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, TypeVar
 from urllib.parse import SplitResult, urlsplit
 from uuid import UUID
 
@@ -17,12 +17,15 @@ from pydantic_core import PydanticCustomError
 
 from provisioner.core.conninfo import ConninfoError, parse, unwrapped
 from provisioner.core.key_text import NoKey, key_in
-from provisioner.core.secret import Secret
+from provisioner.core.secret import MASK, Secret
+
+T = TypeVar("T", bound=str | Secret)
 
 UNITS: Final = {"s": 1.0, "min": 60.0, "h": 3600.0}  # seconds
 MOST_IN_FLIGHT: Final = 4096
+UNSET: Final = "\N{EN DASH}"  # what people see where nothing is set
 _LIMIT: Final = re.compile(r"([0-9]{1,7})/([0-9]{1,5})?(s|min|h)")
-_LIMIT_RULE: Final = '"auto", "none" or a number a time, such as "200/min", "5/s" or "20/10s"'
+_LIMIT_RULE: Final = '"auto", "none" or a number per time, such as "200/min", "5/s" or "20/10s"'
 _EMBEDDED: Final = re.compile(r"embedded(?::(.*))?")
 PERIODS: Final = {"min": 60.0, "h": 3600.0, "d": 86400.0}  # seconds
 _PERIOD: Final = re.compile(r"([1-9][0-9]{0,3})(min|h|d)")
@@ -96,12 +99,17 @@ def parse_check(given: object) -> bool | Literal["auto"]:
     return text == "true"
 
 
+def _words(given: object, rule: str) -> list[str]:
+    """Read a list of texts, or one with commas between them."""
+    words = given.split(",") if isinstance(given, str) else given
+    if not isinstance(words, list | tuple) or not all(isinstance(word, str) for word in words):
+        raise refuse(rule)
+    return [word.strip() for word in words if word.strip()]
+
+
 def parse_globs(given: object) -> str:
     """Read globs: a list, or with commas between them."""
-    globs = given.split(",") if isinstance(given, str) else given
-    if not isinstance(globs, list | tuple) or not all(isinstance(glob, str) for glob in globs):
-        raise refuse("must be globs, as a list or with commas in between")
-    return ", ".join(glob.strip() for glob in globs if glob.strip())
+    return ", ".join(_words(given, "must be globs, as a list or separated by commas"))
 
 
 def globs_of(text: str) -> tuple[str, ...]:
@@ -111,11 +119,8 @@ def globs_of(text: str) -> tuple[str, ...]:
 
 def parse_events(given: object) -> str:
     """Read which events are told: a list, or their names with commas between them."""
-    names = given.split(",") if isinstance(given, str) else given
-    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
-        raise refuse(_EVENTS_RULE)
-    told = tuple(dict.fromkeys(name.strip().lower() for name in names if name.strip()))
-    if not told or not set(told) <= set(EVENTS):
+    told = dict.fromkeys(word.lower() for word in _words(given, _EVENTS_RULE))
+    if not told or not told.keys() <= set(EVENTS):
         raise refuse(_EVENTS_RULE)
     return ", ".join(told)
 
@@ -150,6 +155,13 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost" or host.endswith(".localhost")
+
+
+def require_encryption(url: str, rule: str) -> None:
+    """Refuse plain `http://` to other hosts."""
+    parts = urlsplit(url)
+    if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+        raise refuse(rule, "url")
 
 
 def _address(text: str) -> str:
@@ -207,13 +219,8 @@ def _database_url(secret: Secret) -> Secret:
     return secret
 
 
-def _receiver_url(secret: Secret) -> Secret:
+def _http_url(secret: Secret) -> Secret:
     _split(secret.reveal(), ("https", "http"))
-    return secret
-
-
-def _proxy_url(secret: Secret) -> Secret:
-    _split(secret.reveal(), ("http", "https"))
     return secret
 
 
@@ -237,16 +244,11 @@ def _uuid(text: str) -> str:
         ) from None
 
 
-def _one_line(secret: Secret) -> Secret:
-    if not secret.reveal().strip() or not secret.reveal().isprintable():
-        raise refuse("must be one line of printable text and not empty")
-    return secret
-
-
-def _printable(text: str) -> str:
+def _one_line(given: T) -> T:
+    text = given.reveal() if isinstance(given, Secret) else given
     if not text.strip() or not text.isprintable():
-        raise refuse("must be printable text and not empty")
-    return text
+        raise refuse("must be one line of printable text and not empty")
+    return given
 
 
 def _lower(given: object) -> object:
@@ -272,17 +274,35 @@ def _file(given: Path) -> Path:
     return given
 
 
-Text = Annotated[str, AfterValidator(_printable)]
+def shown(value: object) -> str | int | float | bool | None:
+    """Return a value as a program may see it: secrets masked, unset as nothing."""
+    if isinstance(value, Secret):
+        return MASK
+    if isinstance(value, RateLimit | Path):
+        return str(value)
+    if value is None or isinstance(value, str | int | float):
+        return value
+    raise TypeError(f"no setting is a {type(value).__name__}")
+
+
+def displayed(value: object) -> str:
+    """Return a value as people read it: `true`, a dash, a mask."""
+    plain = shown(value)
+    if plain is None:
+        return UNSET
+    return str(plain).lower() if isinstance(plain, bool) else str(plain)
+
+
+Text = Annotated[str, AfterValidator(_one_line)]
 Word = Annotated[str, StringConstraints(pattern=r"^[A-Z_a-z][0-9A-Z_a-z]*$")]
 SecretText = Annotated[Secret, AfterValidator(_one_line)]
 KeyText = Annotated[Secret, AfterValidator(_key)]
 IdText = Annotated[str, AfterValidator(_id)]
 IdentityId = Annotated[str, AfterValidator(_uuid)]
 DatabaseUrl = Annotated[Secret, AfterValidator(_database_url)]
-ReceiverUrl = Annotated[SecretText, AfterValidator(_receiver_url)]
+HttpUrl = Annotated[SecretText, AfterValidator(_http_url)]
 Period = Annotated[str, PlainValidator(parse_period)]
 Events = Annotated[str, PlainValidator(parse_events)]
-ProxyUrl = Annotated[SecretText, AfterValidator(_proxy_url)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 Address = Annotated[str, AfterValidator(_address)]
 Limit = Annotated[RateLimit | Literal["auto", "none"], PlainValidator(parse_limit)]

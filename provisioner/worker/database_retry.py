@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
 import structlog
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, retry_if_not_exception_type
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 from tenacity.wait import wait_exponential, wait_random
 
 from provisioner.core.errors import DatabaseRefusing, DatabaseUnavailable, ProvisionerError, StatementRefused, is_outage
@@ -15,8 +15,6 @@ log = structlog.stdlib.get_logger()
 T = TypeVar("T")
 
 REPEATED: Final = 60.0  # seconds; with a full disk every read succeeds and every write fails: a line a minute is enough
-_WAITING: Final = retry_if_exception_type(DatabaseUnavailable)
-_UNLESS_REFUSED: Final = _WAITING & retry_if_not_exception_type(StatementRefused)
 
 
 class DatabaseRetry:
@@ -33,7 +31,7 @@ class DatabaseRetry:
         self._refused = ""
         self._refusing = False
         self._retrying = AsyncRetrying(
-            retry=_WAITING,
+            retry=retry_if_exception_type(DatabaseUnavailable),
             wait=wait_exponential(multiplier=0.05, max=2.0) + wait_random(0, 0.2),
             before_sleep=self._note,
         )
@@ -43,11 +41,8 @@ class DatabaseRetry:
         """Whether the database was unavailable when it was last used."""
         return self._lost_at is not None
 
-    async def call(self, call: Callable[[], Awaitable[T]], *, refusable: bool = False) -> T:
-        """Repeat a call until the database answers it. Raises everything except `DatabaseUnavailable`.
-
-        `refusable`: a `StatementRefused` counts as an answer, and is raised.
-        """
+    async def call(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Repeat a call until the database answers it. Raises everything except `DatabaseUnavailable`."""
         asked_at = 0.0
 
         async def attempt() -> T:
@@ -55,8 +50,7 @@ class DatabaseRetry:
             asked_at = self._clock.monotonic()
             return await call()  # tenacity only awaits coroutine functions
 
-        retrying = self._retrying.copy(retry=_UNLESS_REFUSED) if refusable else self._retrying.copy()
-        result: T = await retrying(attempt)
+        result: T = await self._retrying.copy()(attempt)
         self.back(asked_at)
         return result
 

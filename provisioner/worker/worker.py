@@ -210,7 +210,5 @@ class Worker:
                 # work left.
                 placed = await self._database_retry.call(lambda: self._queue.sweep_all(SWEPT_AT_ONCE))
                 if placed:
-                    log.warning(
-                        "requests_put_in_line", requests=placed, reason="they were pending without a place in line"
-                    )
+                    log.warning("requests_requeued", requests=placed, reason="they were pending and not in the queue")
                 complete = not placed

@@ -27,7 +27,7 @@ def test_what_is_not_finished_is_called_off(database: Database) -> None:
     assert [line.split()[:2] for line in done.stdout.splitlines()] == [
         ["2", "cancelled"],
         ["2", "in"],
-        ["1", "had"],
+        ["1", "failed:"],
         ["2", "unchanged"],
     ]
     after = states(database)

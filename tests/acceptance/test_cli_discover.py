@@ -87,7 +87,7 @@ def test_projects_with_a_connection_are_left_out(infisical: Infisical) -> None:
     infisical.set(permissions={plain: ["create-app-connections"]})
     done = provisioner("discover", "--without-connection", more=infisical.variables)
     assert (done.returncode, plain in done.stdout) == (1, False)
-    assert "1 project could not be asked and left out\n  project 4: the machine identity lacks" in done.stderr
+    assert "left out 1 project that could not be read\n  project 4: the machine identity lacks" in done.stderr
 
 
 def test_submit_reads_what_is_printed(database: Database, infisical: Infisical, tmp_path: Path) -> None:
@@ -108,9 +108,12 @@ def test_submit_reads_what_is_printed(database: Database, infisical: Infisical, 
 def test_what_is_in_the_way_is_said(infisical: Infisical) -> None:
     """Bad usage, an identity that joined nothing, and an Infisical that is away each get a sentence of their own."""
     done = provisioner("discover", "--target", "nope", more=infisical.variables)
-    assert (done.returncode, "target nope is not in the settings; there are default" in done.stderr) == (2, True)
+    assert (done.returncode, "target nope is not in the settings; configured targets: default" in done.stderr) == (
+        2,
+        True,
+    )
     done = provisioner("discover", "-o", "projects.html", more=infisical.variables)
-    assert (done.returncode, "is csv or jsonl" in done.stderr) == (2, True)
+    assert (done.returncode, "must be csv or jsonl" in done.stderr) == (2, True)
     infisical.set(permissions=dict.fromkeys(infisical.projects, "none"))
     done = provisioner("discover", more=infisical.variables)
     assert (done.returncode, done.stdout) == (0, "target,project_id,project_name\n")

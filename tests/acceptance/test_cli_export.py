@@ -223,7 +223,7 @@ def test_a_byte_order_mark_is_for_excel(database: Database, tmp_path: Path) -> N
     assert json.loads(again.stdout)["already_there"] == 1
     refused = provisioner("export", "--bom", "--format", "html", database=database)
     assert (refused.returncode, refused.stdout) == (2, "")
-    assert "is for CSV" in refused.stderr
+    assert "works only with CSV" in refused.stderr
 
 
 def test_a_page_tells_what_came_of_it(database: Database, tmp_path: Path) -> None:

@@ -40,9 +40,7 @@ def test_rights_are_given_listed_and_taken_back(database: Database) -> None:
         for _ in range(2):
             done = provisioner("grant", "--requester", name, "--worker", name, database=database)
             assert (done.returncode, done.stderr) == (0, "")
-        assert done.stdout == (
-            f"{name} may ask for connections and see what becomes of its own requests, may run workers\n"
-        )
+        assert done.stdout == (f"{name} may request connections and see its own requests, may run workers\n")
         listed = provisioner("grant", "--list", "--json", database=database)
         assert json.loads(listed.stdout) == {name: ["requester", "worker"]}
         assert provisioner("grant", "--list", database=database).stdout.endswith("a requester, a worker\n")

@@ -56,9 +56,9 @@ def test_programs_learn_what_holds_now(database: Database) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ([], "say what to allow: --writes, --in-flight, or --as-configured"),
-        (["--writes", "sixty"], "must be a number a time, such as 60/min, 5/s or 20/10s"),
-        (["--writes", "0/min"], "must be a number a time, such as 60/min, 5/s or 20/10s"),
+        ([], "give --writes, --in-flight, or --as-configured"),
+        (["--writes", "sixty"], "must be a number per time, such as 60/min, 5/s or 20/10s"),
+        (["--writes", "0/min"], "must be a number per time, such as 60/min, 5/s or 20/10s"),
         (["--writes", "auto"], "--as-configured lifts the limit"),
         (["--in-flight", "0"], "must be greater than or equal to 1"),
         (["--writes", "1/s", "--as-configured"], "--as-configured cannot be combined with --writes or --in-flight"),

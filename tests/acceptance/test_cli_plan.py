@@ -58,7 +58,7 @@ def test_every_prospect_is_told(database: Database, infisical: Infisical, file: 
     lines = [line.split() for line in done.stdout.splitlines()]
     told = {line[-1] if line[0] == "…" else " ".join(line[1:3]): line[0] for line in lines if line[0].isdigit()}
     assert told == {
-        "exist already,": "1",
+        "already exist,": "1",
         "would be": "2",
         "exist, and": "1",
         "would conflict:": "1",
@@ -200,7 +200,7 @@ def test_names_of_other_apps_are_seen_when_asked_for_one_by_one(
     done = provisioner("plan", file, database=database, more=infisical.variables)
     assert (done.returncode, done.stderr) == (0, "")
     assert "3 would be created\n" in done.stdout
-    assert "connections of other apps are not seen; --by-name looks up each name" in done.stdout
+    assert "connections of other apps are not checked; --by-name looks up each name" in done.stdout
     done = provisioner("plan", file, "--by-name", database=database, more=infisical.variables)
     assert (done.returncode, done.stderr) == (1, "")
     assert "2 would be created\n" in done.stdout

@@ -21,9 +21,9 @@ def test_failed_and_cancelled_ones_begin_again_and_waiting_ones_are_hurried(data
     ids = one_of_each(database)
     done = provisioner("retry", "--all", database=database)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "1 had failed, and will be retried with a fresh set of attempts" in done.stdout
-    assert "1 had been cancelled, and will be retried" in done.stdout
-    assert "1 were waiting for their next attempt, and are retried at once" in done.stdout
+    assert "1 failed: will be retried with a fresh set of attempts" in done.stdout
+    assert "1 cancelled: will be retried" in done.stdout
+    assert "1 waiting for their next attempt: retried at once" in done.stdout
     assert "3 unchanged (1 ready, 1 in flight, 1 succeeded)" in " ".join(done.stdout.split())
     assert query(database, DUE).split() == [str(ids[state]) for state in ("failed", "cancelled", "retrying")]
     assert states(database)[ids["succeeded"]] == "succeeded"

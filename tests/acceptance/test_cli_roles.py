@@ -154,7 +154,10 @@ def test_a_requester_is_told_its_place_in_line(cast: Cast, database: Database) -
     ask(database, 3)
     inserted = "INSERT INTO provisioner.connection_requests (project_id) VALUES (gen_random_uuid()) RETURNING id"
     request = query(cast.requester, inserted).strip()
-    assert "it is in line for target default, place 5" in provisioner("show", request, database=cast.requester).stdout
+    assert (
+        "it is in the queue of target default at place 5"
+        in provisioner("show", request, database=cast.requester).stdout
+    )
 
 
 def test_the_doctor_advises_nobody_more_than_is_needed(cast: Cast, database: Database) -> None:

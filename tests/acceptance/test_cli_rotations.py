@@ -58,11 +58,11 @@ def test_one_is_shown_whole_and_operated_on(database: Database) -> None:
     assert 'left behind  look for "Billing prod #1.1"' in one
     assert f"`provisioner rotations {FIRST} --deleted`" in one
     other = provisioner("show", str(FIRST + 1), database=database).stdout
-    assert "it waits for the connection openrouter of its project, and nobody has asked for that" in other
+    assert "which nobody has requested: request it" in other
     assert "1 cancelled" in provisioner("cancel", str(FIRST + 1), database=database).stdout
-    assert "1 had been cancelled" in provisioner("retry", "--state", "cancelled", database=database).stdout
+    assert "1 cancelled: will be retried" in provisioner("retry", "--state", "cancelled", database=database).stdout
     query(database, f"UPDATE provisioner.rotation_requests SET status = 'failed' WHERE id = {FIRST + 1}")
-    assert "1 had failed, and are put aside" in provisioner("cancel", str(FIRST + 1), database=database).stdout
+    assert "1 failed: now cancelled" in provisioner("cancel", str(FIRST + 1), database=database).stdout
     nobody = provisioner("retry", str(FIRST + 7), database=database)
     assert nobody.returncode == 1
     assert str(FIRST + 7) in nobody.stderr
@@ -99,12 +99,12 @@ def test_both_kinds_are_listed_and_removed(database: Database) -> None:
     paged = json.loads(provisioner("list", "--limit", "1", "--before", str(FIRST), "--json", database=database).stdout)
     assert [each["id"] for each in paged] == [1]
     rekeyed = provisioner("rekey", str(FIRST), database=database)
-    assert "1 are rotations: Infisical makes their keys" in rekeyed.stdout
+    assert "1 skipped: Infisical makes and replaces the keys of rotations" in rekeyed.stdout
     foreseen = provisioner("remove", "--project", PROJECT, "--dry-run", database=database).stdout
     assert "1 would be deleted from Infisical" in foreseen
-    assert "2 have made nothing" in foreseen
+    assert "2 with nothing in Infisical" in foreseen
     done = provisioner("remove", str(FIRST), "--with-secrets", database=database)
-    assert "1 are deleted from Infisical by the workers" in done.stdout
+    assert "1 will be deleted from Infisical by the workers" in done.stdout
     asked = "SELECT with_secrets, wanted FROM provisioner.rotation_requests ORDER BY id LIMIT 1"
     assert query(database, asked) == "t|absent"
     removing = json.loads(provisioner("list", "--state", "removing", "--json", database=database).stdout)

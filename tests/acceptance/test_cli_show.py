@@ -46,7 +46,7 @@ def test_an_unknown_id_is_told(database: Database) -> None:
         ("cancelled", ["it was cancelled", "`provisioner retry {id}` requests it again"]),
         ("retrying", ["it is retried in 60 min, at 20", "2 creates were sent so far, and 1 counted as failures"]),
         ("in_flight", ["in flight on worker host:7 since 20"]),
-        ("ready", ["it is in line for target default, place 1, due in about 0 s at the present pace"]),
+        ("ready", ["it is in the queue of target default at place 1, due in about 0 s at the current pace"]),
     ],
 )
 def test_each_state_says_what_happens_next(database: Database, state: str, said: list[str]) -> None:
@@ -108,7 +108,7 @@ def test_a_held_key_is_named(database: Database) -> None:
     (request,) = ask(database)
     postpone(database, request, code="credential_refused")
     query(database, "UPDATE provisioner.waiting SET quarantine = 'credential:team-a'")
-    assert "like others with the same cause: the key of credential team-a was refused" in shown(database, request)
+    assert "that have the same problem: the key of credential team-a was refused" in shown(database, request)
 
 
 def test_its_attempts_are_shown_in_order(database: Database) -> None:
@@ -135,7 +135,7 @@ def test_every_error_code_has_its_advice(database: Database, code: ErrorCode) ->
     (request,) = ask(database)
     finish(database, [request], "failed", code)
     (advice,) = [line for line in shown(database, request).splitlines() if line.startswith("to fix it: ")]
-    assert "the message says what is known" not in advice
+    assert "read the message" not in advice
 
 
 def test_a_sealed_key_is_not_shown(database: Database) -> None:

@@ -117,8 +117,8 @@ def test_a_dry_run_changes_nothing(database: Database, file: Path) -> None:
     assert done.stdout == (
         f"{file}: 2 lines, nothing was loaded (--dry-run)\n  would insert  1\n  already there 1 (1 pending)\n"
         "  1 of those already there has other values and was not changed (the first: line 3);"
-        " --update takes them over\n"
-        "once a worker runs, everything that is pending takes about 2 min\n"
+        " --update changes them\n"
+        "once a worker runs, everything pending takes about 2 min\n"
         "no worker is running: `provisioner run` starts one\n"
     )
     assert query(database, "SELECT description FROM provisioner.connection_requests") == "old"
@@ -131,7 +131,7 @@ def test_why_the_end_cannot_be_known_is_told(database: Database, file: Path) -> 
     file.write_text(f"project_id\n{TWO}\n")
     done = provisioner("submit", file, database=database)
     assert "takes about" not in done.stdout
-    assert "when everything that is pending ends cannot be known: paused\n" in done.stdout
+    assert "there is no forecast of when everything pending ends: paused\n" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -57,12 +57,25 @@ def test_all_as_recorded_is_exit_status_zero(database: Database, infisical: Infi
     before = infisical.state()["requests"]
     done = provisioner("verify", database=database, more=infisical.variables)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == ("6 recorded connections in 2 projects were compared\nall are as recorded\n")
+    assert done.stdout == ("6 recorded connections in 2 projects were compared\neverything is as recorded\n")
     after = infisical.state()["requests"]
     assert after[LISTING] == {"200": 2}
     assert after[LOGIN]["200"] == before[LOGIN]["200"] + 1
     creates = "POST /api/v1/app-connections/open-router"
     assert after[creates] == before[creates]
+
+
+def test_what_its_reads_showed_is_known_to_others(database: Database, infisical: Infisical) -> None:
+    """The next command, and the workers, do not wait for the answer to its first read of either kind."""
+    made = record(database, infisical, "openrouter")
+    query(
+        database,
+        "INSERT INTO provisioner.rotation_requests (project_id, status, rotation_id, connection_id)"
+        f" VALUES ('{infisical.projects[0]}', 'succeeded', '{NOBODY}', '{made['id']}')",
+    )
+    assert provisioner("verify", database=database, more=infisical.variables).returncode == 1
+    known = query(database, "SELECT target, metered FROM provisioner.permits WHERE kind = 'read' ORDER BY target")
+    assert known == "default|f\ndefault/rotations|f"
 
 
 def test_what_differs_is_told(database: Database, infisical: Infisical) -> None:
@@ -120,7 +133,7 @@ def test_what_cannot_be_asked_for_is_no_success(database: Database, infisical: I
     assert "2 could not be looked up\n" in done.stdout
     assert f"project {NOBODY}: " in done.stdout
     assert "target mars is not in the settings of this host" in done.stdout
-    assert "all are as recorded" not in done.stdout
+    assert "everything is as recorded" not in done.stdout
 
 
 def test_what_was_somebody_elses_first_keeps_its_description(database: Database, infisical: Infisical) -> None:
@@ -190,9 +203,9 @@ def test_what_differs_is_repaired_by_workers(database: Database, infisical: Infi
     done = provisioner("verify", "--repair", database=database, more=infisical.variables)
     assert (done.returncode, done.stderr) == (3, "")
     for said in (
-        "it has another key than credential 'default' has now",
-        "1 have a key of credential 'not-here', which this host does not have: not compared",
-        "6 are put in line by the workers",
+        "its key is not the current one of credential 'default'",
+        "1 not compared: this host does not have the key of credential 'not-here'",
+        "6 will be repaired by the workers",
         "1 left alone: they were adopted, and belong to somebody else",
     ):
         assert said in done.stdout

@@ -97,7 +97,7 @@ def test_a_key_of_its_own_for_every_project(database: Database, infisical: Infis
     assert {(key["limit"], key["limitReset"]) for key in state["keys"]} == {(10, "monthly")}
     assert {key["name"].split(" prod #")[0] for key in state["keys"]} == {f"project {n}" for n in range(1, 9)}
     removing = ("remove", "--all", "--with-secrets", "--revoke-keys", "--yes")
-    assert "16 are deleted from Infisical" in provisioner(*removing, database=database).stdout
+    assert "16 will be deleted from Infisical" in provisioner(*removing, database=database).stdout
     drained = provisioner("run", "--drain", "--listen", "off", database=database, more={**infisical.variables, **QUICK})
     assert drained.returncode == 0, drained.stderr
     state = infisical.state()
@@ -132,7 +132,7 @@ def test_ctrl_c(database: Database) -> None:
             process.send_signal(signal.SIGINT)
             _, said = process.communicate()
             assert process.returncode == 1
-            assert "nothing is lost: the same command goes on" in said
+            assert "nothing is lost: run the same command to continue" in said
         again = onboard(database, infisical)
         assert again.returncode == 0, again.stderr
         assert made(infisical) == sorted(infisical.projects)
@@ -204,7 +204,7 @@ def test_which_projects_are_meant(database: Database, infisical: Infisical) -> N
     infisical.set(plant=[{"projectId": infisical.projects[0], "name": "theirs"}])
     done = onboard(database, infisical, "--name", "PROJECT [12]", "--without-connection", "--type", "secret-manager")
     assert done.returncode == 0, done.stderr
-    assert "8 projects, 1 of them are meant" in done.stdout
+    assert "8 projects, 1 of them selected" in done.stdout
     assert made(infisical) == [infisical.projects[1]]
 
 
@@ -221,7 +221,7 @@ def test_projects_without_the_identity_are_told(database: Database, infisical: I
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--from-infisical",), "add --yes to go ahead"),
+        (("--from-infisical",), "add --yes to proceed"),
         (("--yes",), "give either a FILE or --from-infisical"),
         (("projects.csv", "--from-infisical", "--yes"), "give either a FILE or --from-infisical"),
         (("projects.csv", "--yes", "--name", "a*"), "need --from-infisical"),

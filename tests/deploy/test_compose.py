@@ -135,7 +135,7 @@ def test_our_services_run_commands_that_there_are(name: str) -> None:
 def test_a_worker_has_what_it_needs(tmp_path: Path) -> None:
     """A worker's settings are complete, its port can be published, and it has time to stop."""
     settings, worker = settings_of("worker", tmp_path), PROJECT.services["worker"]
-    assert settings.identity().client_secret.reveal() == "the-client-secret"
+    assert settings.login().client_secret.reveal() == "the-client-secret"
     assert settings.sealing.key_file.is_file()
     host, port = settings.listen.endpoint
     assert host == "0.0.0.0"  # noqa: S104 - nothing is bound here

@@ -1,17 +1,18 @@
-"""What most tests of the database use: a client's connection, a worker's pool, and the queue."""
+"""What most tests of the database use: a client's connection, a worker's pool, the queue, and what is logged."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import pytest
+from structlog.testing import capture_logs
 
 from provisioner.postgres.pool import Database as Pool
 from provisioner.postgres.queue import PostgresQueue
 from tests.support.sessions import connected
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
     from tests.support.postgres import Database
     from tests.support.sessions import Session
@@ -36,3 +37,10 @@ async def pool(database: Database) -> AsyncIterator[Pool]:
 def queue(pool: Pool) -> PostgresQueue:
     """Lend the queue."""
     return PostgresQueue(pool)
+
+
+@pytest.fixture
+def logged() -> Iterator[list[dict[str, object]]]:
+    """Return what is logged, as it comes."""
+    with capture_logs() as entries:
+        yield entries  # type: ignore[misc]  # structlog's entries are mutable mappings

@@ -6,14 +6,12 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import structlog
 
 from provisioner.sandbox.simulator import Options
 from tests.support import eventually
 from tests.support.fleet import Fleet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.support.postgres import Database
@@ -21,18 +19,12 @@ if TYPE_CHECKING:
 BAD = "sk-or-v1-bad-mode-401"
 SHOWN = "SELECT coalesce(bool_or(reason LIKE $1 || '%' AND since <= now()), false) FROM provisioner.target_incidents"
 WORKS = "SELECT count(*) = 0 FROM provisioner.target_incidents"
+HELD = "SELECT count(*) FROM provisioner.waiting WHERE quarantine = 'credential:bad'"
 QUICK = {
     "PROVISIONER_CREDENTIALS__BAD__VALUE": BAD,
     "PROVISIONER_RETRY__BASE": "0.2",
     "PROVISIONER_TARGETS__DEFAULT__MAX_IN_FLIGHT": "8",
 }
-
-
-@pytest.fixture
-def logged() -> Iterator[list[dict[str, object]]]:
-    """Return what is logged, as it comes."""
-    with structlog.testing.capture_logs() as entries:
-        yield entries  # type: ignore[misc]  # structlog's entries are mutable mappings
 
 
 def selfhosted(**changes: object) -> Options:
@@ -55,18 +47,6 @@ def spent(fleet: Fleet, name: str) -> int:
     return sum(record.name == name for record in fleet.simulator.world.creates)
 
 
-async def held(fleet: Fleet) -> int:
-    """Requests that are held because of the bad credential."""
-    return int(
-        await fleet.session.fetchval("SELECT count(*) FROM provisioner.waiting WHERE quarantine = 'credential:bad'")
-    )
-
-
-async def held_are(fleet: Fleet, count: int) -> Any:
-    """Whether so many requests are held."""
-    return await held(fleet) == count
-
-
 @pytest.mark.parametrize("workers", [1, 3])
 async def test_a_bad_key_costs_few_creates_and_the_good_ones_no_time(
     database: Database, logged: list[dict[str, object]], workers: int
@@ -80,11 +60,8 @@ async def test_a_bad_key_costs_few_creates_and_the_good_ones_no_time(
         await fleet.done("name = 'good'", within=10)
         beside_the_bad = time.monotonic() - began
         assert await fleet.states("name = 'good'") == {"succeeded": 100}
-
-        async def confirmed() -> Any:
-            return await fleet.states("name = 'bad'") == {"failed": 3, "pending": 97} and await held(fleet) == 97
-
-        await eventually(confirmed)
+        await fleet.comes_to({"failed": 3, "pending": 97}, "name = 'bad'")
+        await fleet.until(HELD, 97)
         assert spent(fleet, "bad") <= 10
         assert spent(fleet, "good") == 100
         began = time.monotonic()
@@ -117,7 +94,7 @@ async def test_another_key_releases_what_waits(
     async with Fleet(database.url, selfhosted(projects=40), settings=settings) as fleet:
         await fleet.insert(40, name="bad", credential="bad")
         await fleet.start()
-        await eventually(lambda: held_are(fleet, 37))
+        await fleet.until(HELD, 37)
         file.write_text("sk-or-v1-mended")
         await fleet.done()
         assert (await fleet.states())["succeeded"] >= 37
@@ -131,14 +108,14 @@ async def test_another_credential_releases_its_request(database: Database) -> No
     async with Fleet(database.url, selfhosted(projects=20), settings=QUICK) as fleet:
         await fleet.insert(20, name="bad", credential="bad")
         await fleet.start()
-        await eventually(lambda: held_are(fleet, 17))
+        await fleet.until(HELD, 17)
         chosen = await fleet.session.fetchval("SELECT id FROM provisioner.waiting WHERE quarantine IS NOT NULL LIMIT 1")
         await fleet.session.execute(
             "UPDATE provisioner.connection_requests SET credential = 'default' WHERE id = $1", chosen
         )
         await fleet.done(f"id = {chosen}")
         assert await fleet.states(f"id = {chosen}") == {"succeeded": 1}
-        await eventually(lambda: held_are(fleet, 16))
+        await fleet.until(HELD, 16)
 
 
 async def test_a_probe_finds_out_that_a_key_works_again(database: Database, logged: list[dict[str, object]]) -> None:

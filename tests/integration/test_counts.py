@@ -134,13 +134,9 @@ async def test_a_worker_folds(database: Database, monkeypatch: pytest.MonkeyPatc
         for number in range(1, 8):
             await insert(it.session, project_id=project(number))
         await it.start()
-
-        async def folded() -> Any:
-            return not await count(it.session, "count_changes")
-
         await it.done()
-        it.time.jump(maintenance.FOLDING)
-        await eventually(folded)
+        it.time.jump(maintenance.FOLD_INTERVAL)
+        await it.until("SELECT count(*) FROM provisioner.count_changes", 0)
 
 
 async def test_the_queue_says_whether_more_is_left(database: Database, session: Session) -> None:

@@ -6,7 +6,6 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import structlog
 
 from provisioner.core.secret import Secret
 from provisioner.credentials.sealing import SealingPair, add_to_file
@@ -15,7 +14,7 @@ from tests.support import eventually
 from tests.support.fleet import Fleet
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from tests.support.postgres import Database
@@ -25,13 +24,6 @@ GOOD = "sk-or-v1-planted-and-good"
 SECRET = "GET /api/v4/secrets/{secretName}"
 RAW_SECRET = "GET /api/v3/secrets/raw/{secretName}"
 QUICK = {"PROVISIONER_RETRY__BASE": "0.2", "PROVISIONER_TARGETS__DEFAULT__MAX_IN_FLIGHT": "8"}
-
-
-@pytest.fixture
-def logged() -> Iterator[list[dict[str, object]]]:
-    """Return what is logged, as it comes."""
-    with structlog.testing.capture_logs() as entries:
-        yield entries  # type: ignore[misc]  # structlog's entries are mutable mappings
 
 
 def selfhosted(**changes: object) -> Options:
@@ -49,11 +41,6 @@ def plant(fleet: Fleet, value: str | None, **more: str) -> None:
     """Put the secret there, or take it away."""
     place = {"name": "KEY", "projectId": fleet.simulator.projects[0], "environment": "prod", "path": "/open"}
     fleet.simulator.configure(secrets=[{**place, "value": value, **more}])
-
-
-def reads(fleet: Fleet, route: str = SECRET) -> dict[str, int]:
-    """Reads of secrets by status."""
-    return dict(fleet.simulator.world.requests.get(route, {}))
 
 
 async def errors(fleet: Fleet) -> set[tuple[str, str]]:
@@ -84,7 +71,7 @@ async def test_a_key_in_infisical_is_read_once_for_all(database: Database, logge
         await fleet.start(**kept_in(fleet))
         await fleet.done()
         assert await spared(fleet)
-        assert reads(fleet) == {"200": 1}
+        assert fleet.requests(SECRET) == {"200": 1}
         state = fleet.simulator.state()
         assert GOOD not in repr(state)
         assert GOOD not in repr(logged)
@@ -102,7 +89,7 @@ async def test_an_older_infisical_is_asked_by_its_own_route(database: Database) 
         await fleet.start(**kept_in(fleet, CACHE="0.01"))
         await fleet.done()
         assert await spared(fleet)
-        assert set(reads(fleet, RAW_SECRET)) == {"200"}
+        assert set(fleet.requests(RAW_SECRET)) == {"200"}
         assert fleet.simulator.world.requests["GET (no route)"] == {"404": 1}
 
 
@@ -133,7 +120,7 @@ async def test_a_secret_that_may_not_be_read_fails_its_requests(database: Databa
         assert place in message
         assert said in message
         assert GOOD not in message
-        assert sum(reads(fleet).values()) == 1
+        assert sum(fleet.requests(SECRET).values()) == 1
 
 
 async def test_a_secret_that_cannot_be_reached_keeps_its_requests_waiting(database: Database) -> None:
@@ -146,10 +133,10 @@ async def test_a_secret_that_cannot_be_reached_keeps_its_requests_waiting(databa
         await fleet.insert(40, name="waits", credential="vaulted")
         await fleet.insert(40, name="goes-on")
         await fleet.start(**kept_in(fleet))
-        await eventually(lambda: reads(fleet).get("429"))
+        await eventually(lambda: fleet.requests(SECRET).get("429"))
         await fleet.done()
         assert await spared(fleet)
-        assert reads(fleet) == {"429": 1, "200": 1}
+        assert fleet.requests(SECRET) == {"429": 1, "200": 1}
 
 
 async def test_an_outage_while_a_key_is_fetched_fails_nobody(database: Database) -> None:
@@ -177,7 +164,7 @@ async def test_a_replaced_secret_is_read_again_before_its_key_is_blamed(
         await fleet.start(**kept_in(fleet))
         fleet.simulator.configure(latency=0.3)
         await fleet.insert(40, credential="vaulted")
-        await eventually(lambda: reads(fleet))
+        await eventually(lambda: fleet.requests(SECRET))
         await eventually(lambda: fleet.simulator.world.creates)
         plant(fleet, GOOD)
         await fleet.done()

@@ -12,7 +12,7 @@ from tests.support import eventually
 from tests.support.fleet import Fleet
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
 
     from tests.support.postgres import Database
 
@@ -24,25 +24,19 @@ OLD = "2024-01-01T00:00:00.000Z"
 @pytest.fixture
 async def fleet(database: Database) -> AsyncIterator[Fleet]:
     """Lend a worker at work on a self-hosted Infisical with six projects."""
-    async with Fleet(database.url, Options(mode="self-hosted", projects=6), settings={}) as it:
+    async with Fleet(database.url, Options(mode="self-hosted", projects=6)) as it:
         await it.start()
         yield it
 
 
-async def made(fleet: Fleet, count: int = 1, **columns: object) -> list[dict[str, Any]]:
+async def made(fleet: Fleet, count: int = 1, **columns: object) -> list[Mapping[str, Any]]:
     """Have connections made, and return their rows."""
     ids = await fleet.insert(count, **columns)
     await fleet.done()
-    return [await row(fleet, each) for each in ids]
+    return [await fleet.row(each) for each in ids]
 
 
-async def row(fleet: Fleet, request: int) -> dict[str, Any]:
-    """A request as its requester sees it."""
-    found = await fleet.session.fetchrow("SELECT * FROM provisioner.connection_requests WHERE id = $1", request)
-    return dict(found or {})
-
-
-async def edit(fleet: Fleet, request: int, **columns: object) -> dict[str, Any]:
+async def edit(fleet: Fleet, request: int, **columns: object) -> Mapping[str, Any]:
     """Edit a row as anybody does, wait until the workers have done what that means, and return it."""
     sets = ", ".join(f"{name} = ${place}" for place, name in enumerate(columns, 2))
     await fleet.session.execute("SET provisioner.recording = 'off'")
@@ -50,12 +44,7 @@ async def edit(fleet: Fleet, request: int, **columns: object) -> dict[str, Any]:
         f"UPDATE provisioner.connection_requests SET {sets} WHERE id = $1", request, *columns.values()
     )
     await fleet.done()
-    return await row(fleet, request)
-
-
-def requests(fleet: Fleet, route: str) -> dict[str, int]:
-    """How often a route was answered, by status."""
-    return dict(fleet.simulator.world.requests.get(route, {}))
+    return await fleet.row(request)
 
 
 def there(fleet: Fleet, connection_id: object) -> Any:
@@ -74,7 +63,7 @@ async def test_an_edit_changes_the_connection(fleet: Fleet) -> None:
     assert there(fleet, before["connection_id"]).name == "renamed"
     after = await edit(fleet, before["id"], description=None)
     assert not there(fleet, before["connection_id"]).description
-    assert (fleet.created(), requests(fleet, PATCH)) == (1, {"200": 3})
+    assert (fleet.created(), fleet.requests(PATCH)) == (1, {"200": 3})
     assert after["attempts"] == 1
     assert await fleet.session.fetchval("SELECT count(*) FROM provisioner.edits") == 0
 
@@ -85,7 +74,7 @@ async def test_two_edits_are_one_change(fleet: Fleet) -> None:
     after = await edit(fleet, before["id"], name="renamed", status="pending", description="both")
     connection = there(fleet, after["connection_id"])
     assert (connection.name, connection.description) == ("renamed", "both")
-    assert (fleet.created(), requests(fleet, PATCH)) == (1, {"200": 1})
+    assert (fleet.created(), fleet.requests(PATCH)) == (1, {"200": 1})
 
 
 async def test_a_key_and_a_description_are_one_change(fleet: Fleet) -> None:
@@ -96,7 +85,7 @@ async def test_a_key_and_a_description_are_one_change(fleet: Fleet) -> None:
         await fleet.session.fetch("SELECT * FROM provisioner.rekey($1)", [before["id"]])
     await fleet.done()
     assert there(fleet, before["connection_id"]).description == "new"
-    assert requests(fleet, PATCH) == {"200": 1}
+    assert fleet.requests(PATCH) == {"200": 1}
 
 
 async def test_rekeying_sends_the_present_key(fleet: Fleet) -> None:
@@ -115,8 +104,8 @@ async def test_rekeying_sends_the_present_key(fleet: Fleet) -> None:
     sent = await fleet.session.fetch("SELECT * FROM provisioner.rekey($1)", [*ids, theirs["id"]])
     assert sorted(each["id"] for each in sent) == sorted(ids)
     await fleet.done()
-    assert (fleet.created(), requests(fleet, PATCH)) == (5, {"200": 5})
-    assert (await row(fleet, ids[0]))["key_fingerprint"] == rows[0]["key_fingerprint"]
+    assert (fleet.created(), fleet.requests(PATCH)) == (5, {"200": 5})
+    assert (await fleet.row(ids[0]))["key_fingerprint"] == rows[0]["key_fingerprint"]
 
 
 async def test_what_is_not_wanted_is_deleted_and_made_again(fleet: Fleet) -> None:
@@ -133,9 +122,9 @@ async def test_what_is_not_wanted_is_deleted_and_made_again(fleet: Fleet) -> Non
     await fleet.done()
     await fleet.session.fetch("SELECT * FROM provisioner.retry($1)", [before["id"]])
     await fleet.done()
-    last = await row(fleet, before["id"])
+    last = await fleet.row(before["id"])
     assert (last["status"], last["wanted"]) == ("succeeded", "present")
-    assert (fleet.created(), requests(fleet, DELETE)) == (3, {"200": 2})
+    assert (fleet.created(), fleet.requests(DELETE)) == (3, {"200": 2})
 
 
 async def test_what_was_adopted_is_let_go(fleet: Fleet) -> None:
@@ -149,13 +138,13 @@ async def test_what_was_adopted_is_let_go(fleet: Fleet) -> None:
     (said,) = await fleet.session.fetch("SELECT * FROM provisioner.remove($1)", [theirs["id"]])
     assert said["outcome"] == "let go"
     await fleet.done()
-    assert (await row(fleet, theirs["id"]))["status"] == "removed"
+    assert (await fleet.row(theirs["id"]))["status"] == "removed"
     assert there(fleet, theirs["connection_id"]) is not None
     await edit(fleet, theirs["id"], wanted="present")
     await fleet.session.fetch("SELECT * FROM provisioner.remove($1, true)", [theirs["id"]])
     await fleet.done()
     assert there(fleet, theirs["connection_id"]) is None
-    assert requests(fleet, PATCH) == {}
+    assert fleet.requests(PATCH) == {}
 
 
 async def test_what_is_in_use_needs_a_person(fleet: Fleet) -> None:
@@ -168,7 +157,7 @@ async def test_what_is_in_use_needs_a_person(fleet: Fleet) -> None:
     connection.used_by = 0
     await fleet.session.fetch("SELECT * FROM provisioner.retry($1)", [before["id"]])
     await fleet.done()
-    assert (await row(fleet, before["id"]))["status"] == "removed"
+    assert (await fleet.row(before["id"]))["status"] == "removed"
 
 
 async def test_what_somebody_deleted_is_made_again(fleet: Fleet) -> None:
@@ -190,7 +179,7 @@ async def test_nothing_wanted_and_nothing_made_ends_at_once(database: Database) 
         (request,) = await it.insert(1)
         (said,) = await it.session.fetch("SELECT * FROM provisioner.remove($1)", [request])
         assert said["outcome"] == "removed"
-        assert (await row(it, request))["status"] == "removed"
+        assert (await it.row(request))["status"] == "removed"
         assert await it.session.fetchval("SELECT count(*) FROM provisioner.ready") == 0
 
 
@@ -201,7 +190,7 @@ async def test_a_wish_that_changes_in_flight_is_kept(fleet: Fleet) -> None:
     await eventually(lambda: fleet.session.fetchval("SELECT count(*) = 1 FROM provisioner.in_flight"))
     await fleet.session.execute("UPDATE provisioner.connection_requests SET wanted = 'absent' WHERE id = $1", request)
     await fleet.done()
-    assert (await row(fleet, request))["status"] == "removed"
+    assert (await fleet.row(request))["status"] == "removed"
     assert fleet.simulator.world.connections == {}
     assert fleet.created() == 1
 
@@ -215,8 +204,8 @@ async def test_a_key_that_is_named_in_flight_is_sent_afterwards(database: Databa
         await eventually(lambda: it.session.fetchval("SELECT count(*) = 1 FROM provisioner.in_flight"))
         await it.session.execute("UPDATE provisioner.connection_requests SET credential = 'team-a'")
         await it.done()
-        assert (it.created(), requests(it, PATCH)) == (1, {"200": 1})
-        assert (await row(it, request))["status"] == "succeeded"
+        assert (it.created(), it.requests(PATCH)) == (1, {"200": 1})
+        assert (await it.row(request))["status"] == "succeeded"
         assert await it.session.fetchval("SELECT count(*) FROM provisioner.edits") == 0
 
 
@@ -269,7 +258,7 @@ async def test_a_lost_answer_loses_nothing(database: Database, fault: str, chang
         await eventually(lambda: it.simulator.world.change_faults.struck)
         it.simulator.configure(change_faults={})
         await it.done()
-        after = await row(it, before["id"])
+        after = await it.row(before["id"])
         connections = it.simulator.world.connections
         if "wanted" in change:
             assert (after["status"], connections) == ("removed", {})

@@ -109,13 +109,9 @@ async def test_the_daemon_discovers_if_it_is_told_to(database: Database) -> None
     """With the setting a worker asks for all projects and makes their connections."""
     async with Fleet(database.url, OPTIONS, way=daemon) as fleet:
         await fleet.start(PROVISIONER_DISCOVER__EVERY="1h")
-        await eventually(lambda: _succeeded(fleet, 5))
+        await fleet.comes_to({"succeeded": 5})
         await fleet.stop()
         assert fleet.simulator.world.requests[LIST] == {"200": 1}
-
-
-async def _succeeded(fleet: Fleet[Daemon], count: int) -> Any:
-    return await fleet.states() == {"succeeded": count}
 
 
 ASKED = "GET /api/v1/projects/{projectId}"
@@ -128,7 +124,7 @@ async def test_a_project_that_is_gone_has_its_requests_removed(database: Databas
         simulator, session = fleet.simulator, fleet.session
         first, kept, *_ = simulator.projects
         await fleet.start(PROVISIONER_DISCOVER__EVERY="1h")
-        await eventually(lambda: _succeeded(fleet, 5))
+        await fleet.comes_to({"succeeded": 5})
         await session.execute(INSERT, first, "second", "pending")
         await session.execute(INSERT, first, "third", "cancelled")
         await eventually(lambda: _count(session, f"project_id = '{first}' AND status = 'succeeded'", 2))

@@ -115,7 +115,7 @@ async def test_a_stranger_half_a_second_before_us(database: Database, measured: 
         await it.work()
         if measured:
             (made,) = await it.insert(1)
-            await eventually(lambda: _ended(it, made))
+            await it.done(f"id = {made}")
         it.plant(second)
         await asyncio.sleep(0.5)  # the case is about this very time
         late = await it.session.fetchval(
@@ -124,10 +124,6 @@ async def test_a_stranger_half_a_second_before_us(database: Database, measured: 
         await it.done()
         row = await it.row(late)
         assert (row["status"], row["error_code"]) == ("failed", "name_conflict")
-
-
-async def _ended(it: Scene, request: int) -> Any:
-    return (await it.row(request))["status"] != "pending"
 
 
 async def test_a_success_that_is_set_to_pending_by_hand(database: Database) -> None:
@@ -241,7 +237,7 @@ async def test_a_stranger_after_our_lost_create(database: Database, passed: str)
         )
         # Time passes while nothing can be looked up; nobody has this request in hand while its evidence is moved.
         await it.session.execute("SELECT provisioner.pause('default')")
-        await eventually(lambda: _idle(it))
+        await it.until("SELECT count(*) FROM provisioner.in_flight", 0)
         await it.session.execute(BEFORE, _interval(passed))
         it.plant(project)
         it.gateway.no_reads = False
@@ -254,10 +250,6 @@ async def test_a_stranger_after_our_lost_create(database: Database, passed: str)
 def _interval(text: str) -> Any:
     number, unit = text.split()
     return timedelta(**{unit: int(number)})
-
-
-async def _idle(it: Scene) -> Any:
-    return not await it.session.fetchval("SELECT count(*) FROM provisioner.in_flight")
 
 
 @pytest.mark.parametrize("off", [-4.0, 4.0])

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-import structlog
 
 from provisioner.core.key_check import KeyKind
 from provisioner.core.secret import Secret
@@ -16,36 +15,19 @@ from tests.support import eventually
 from tests.support.fleet import Fleet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.support.postgres import Database
 
 ASKED = "GET /openrouter/api/v1/key"
+WAITING = "SELECT count(*) FROM provisioner.waiting WHERE quarantine = 'credential:team'"
+OPTIONS = Options(mode="self-hosted", projects=20)
 FILE = "PROVISIONER_CREDENTIALS__TEAM__FILE"
-
-
-def options() -> Options:
-    """An Infisical without a limiter."""
-    return Options(mode="self-hosted", projects=20)
 
 
 def asking(fleet: Fleet) -> dict[str, str]:
     """The setting that has OpenRouter asked: at the simulated one."""
     return {"PROVISIONER_OPENROUTER__URL": f"{fleet.simulator.url}/openrouter/api/v1"}
-
-
-@pytest.fixture
-def logged() -> Iterator[list[dict[str, object]]]:
-    """Return what is logged, as it comes."""
-    with structlog.testing.capture_logs() as entries:
-        yield entries  # type: ignore[misc]  # structlog's entries are mutable mappings
-
-
-async def _wait(fleet: Fleet, requests: int) -> Any:
-    return requests == await fleet.session.fetchval(
-        "SELECT count(*) FROM provisioner.waiting WHERE quarantine = 'credential:team'"
-    )
 
 
 def _quarantines(logged: list[dict[str, object]]) -> list[dict[str, object]]:
@@ -62,10 +44,10 @@ async def test_a_wrong_key_costs_no_create(
     """One question quarantines the key: no create is sent, no request fails, and the right key lets them go on."""
     file = tmp_path / "key"
     file.write_text(key)
-    async with Fleet(database.url, options(), workers=2, settings={FILE: str(file)}) as fleet:
+    async with Fleet(database.url, OPTIONS, workers=2, settings={FILE: str(file)}) as fleet:
         await fleet.insert(20, credential="team")
         await fleet.start(**asking(fleet))
-        await eventually(lambda: _wait(fleet, 20))
+        await fleet.until(WAITING, 20)
         await eventually(lambda: _quarantines(logged))
         assert len(_quarantines(logged)) == 1
         assert fleet.simulator.world.creates == []
@@ -86,7 +68,7 @@ async def test_a_wrong_key_costs_no_create(
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/api/v1", "{}/nowhere"])
 async def test_an_openrouter_that_says_nothing_keeps_nobody(database: Database, url: str) -> None:
     """Where it cannot be reached, or somebody else answers, the requests go on without a proof."""
-    async with Fleet(database.url, options()) as fleet:
+    async with Fleet(database.url, OPTIONS) as fleet:
         await fleet.insert(20)
         await fleet.start(PROVISIONER_OPENROUTER__URL=url.format(fleet.simulator.url))
         await fleet.done()
@@ -96,7 +78,7 @@ async def test_an_openrouter_that_says_nothing_keeps_nobody(database: Database, 
 
 async def test_a_good_key_is_asked_about_once(database: Database) -> None:
     """Three workers, one question: the answer is kept for all."""
-    async with Fleet(database.url, options()) as fleet:
+    async with Fleet(database.url, OPTIONS) as fleet:
         for number in range(3):
             await fleet.insert(20, name=f"n-{number}")
             await fleet.start(1, **asking(fleet))
@@ -106,7 +88,7 @@ async def test_a_good_key_is_asked_about_once(database: Database) -> None:
 
 async def test_a_loopback_infisical_is_not_told_on(database: Database) -> None:
     """By default no key for an Infisical on this machine is shown to OpenRouter."""
-    async with Fleet(database.url, options()) as fleet:
+    async with Fleet(database.url, OPTIONS) as fleet:
         await fleet.insert(1)
         await fleet.start()
         await fleet.done()
@@ -127,7 +109,7 @@ async def test_a_loopback_infisical_is_not_told_on(database: Database) -> None:
 )
 async def test_what_is_said_of_keys(key: str, verdict: KeyKind) -> None:
     """The simulated OpenRouter says of a key what its ending chooses."""
-    async with Simulator(options()) as simulator:
+    async with Simulator(OPTIONS) as simulator:
         assert await OpenRouter(f"{simulator.url}/openrouter/api/v1").ask(Secret(key)) is verdict
 
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 import random
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import asyncpg
 import pytest
@@ -14,7 +14,6 @@ import pytest
 from provisioner.core.reports import Status
 from provisioner.postgres.pool import Database as Pool
 from provisioner.postgres.reports import read_gauges, read_status
-from tests.support import eventually
 from tests.support.cli import provisioner
 from tests.support.rotations import ask, connect, fleet
 from tests.support.sessions import connected, insert
@@ -93,16 +92,10 @@ async def test_a_worker_lives_among_them(database: Database) -> None:
         await fill(it.session, mixed=60)
         await it.start()
         honest = await insert(it.session, name="honest", project_id="ffffffff-0000-0000-0000-000000000001")
-        status = "SELECT status = 'succeeded' FROM provisioner.connection_requests WHERE id = $1"
-        await eventually(lambda: it.session.fetchval(status, honest), within=20)
-
-        async def swept() -> Any:
-            found = await it.session.fetchval("SELECT (provisioner.misplaced(0, 100000)).ids")
-            return not found
-
-        await eventually(swept, within=30)
+        await it.becomes(honest, "succeeded", within=20)
+        await it.until("SELECT (provisioner.misplaced(0, 100000)).ids", lambda ids: not ids, within=30)
         again = await insert(it.session, name="honest", project_id="ffffffff-0000-0000-0000-000000000002")
-        await eventually(lambda: it.session.fetchval(status, again), within=20)
+        await it.becomes(again, "succeeded", within=20)
         await it.session.execute("SELECT provisioner.recount()")
 
 

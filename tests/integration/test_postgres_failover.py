@@ -27,7 +27,7 @@ from tests.support.fleet import Fleet
 from tests.support.sessions import connected
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
     from provisioner.core.queue_values import QueuePosition
     from tests.support.postgres import Database
@@ -100,20 +100,6 @@ async def listening(pool: Pool) -> AsyncIterator[list[str | None]]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def request(server: PostgresServer, projects: Sequence[str]) -> None:
-    """Ask for a connection in each of these projects."""
-    async with connected(server.url()) as session:
-        insert = "INSERT INTO provisioner.connection_requests (project_id) SELECT p::uuid FROM unnest($1::text[]) AS p"
-        await session.execute(insert, projects)
-
-
-async def all_done(server: PostgresServer) -> bool:
-    """Whether every request has succeeded and been recorded."""
-    async with connected(server.url()) as session:
-        left = "SELECT count(*) = 0 FROM provisioner.connection_requests WHERE status <> 'succeeded'"
-        return bool(await session.fetchval(left))
-
-
 async def caught_up(primary: PostgresServer) -> None:
     """Wait until the standby has everything that the primary has now."""
     async with connected(primary.url()) as session:
@@ -130,11 +116,9 @@ async def test_work_goes_on_at_the_promoted_standby(own_pair: tuple[PostgresServ
     """
     primary, standby = own_pair
     async with Proxy(primary.port) as proxy, Fleet(proxy.url(primary.url()), Options(projects=40)) as fleet:
-        await fleet.session.close()
         await fleet.start()
-        await request(primary, fleet.simulator.projects[:20])
-        recorded: Callable[[], bool | Awaitable[bool]] = partial(all_done, primary)
-        await eventually(recorded, within=20)
+        await fleet.insert(20)
+        await fleet.comes_to({"succeeded": 20})
         await caught_up(primary)
         pool = Pool(proxy.url(primary.url()), size=1)
         async with listening(pool) as heard:
@@ -148,11 +132,10 @@ async def test_work_goes_on_at_the_promoted_standby(own_pair: tuple[PostgresServ
                 await session.execute("SELECT pg_promote()")
             await eventually(lambda: len(heard) > 1, within=20)
             assert standby.log_tail(4000).count("cannot execute LISTEN") < 40
-            await request(standby, fleet.simulator.projects[20:])
+            await fleet.insert(fleet.simulator.projects[20:])
             await eventually(lambda: "default" in heard)
         await pool.close()
-        done: Callable[[], bool | Awaitable[bool]] = partial(all_done, standby)
-        await eventually(done, within=30)
+        await fleet.comes_to({"succeeded": 40}, within=30)
         assert fleet.created() == 40
 
 

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-import structlog
 
 from provisioner.sandbox.simulator import Options
-from tests.support import eventually
 from tests.support.fleet import Fleet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.support.postgres import Database
 
+WAITING = "SELECT count(*) FROM provisioner.waiting WHERE quarantine LIKE 'project:%'"
 LIST = "GET /api/v1/projects"
 INSERT = (
     "INSERT INTO provisioner.connection_requests (project_id, name)"
@@ -30,23 +26,9 @@ DUE = (
 )
 
 
-@pytest.fixture
-def logged() -> Iterator[list[dict[str, object]]]:
-    """Return what is logged, as it comes."""
-    with structlog.testing.capture_logs() as entries:
-        yield entries  # type: ignore[misc]  # structlog's entries are mutable mappings
-
-
 def options(projects: int) -> Options:
     """An Infisical without a limiter."""
     return Options(mode="self-hosted", projects=projects, latency=0.02)
-
-
-async def waiting(fleet: Fleet) -> int:
-    """Requests that wait for their project."""
-    return int(
-        await fleet.session.fetchval("SELECT count(*) FROM provisioner.waiting WHERE quarantine LIKE 'project:%'")
-    )
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -59,7 +41,7 @@ async def test_many_projects_that_nobody_joined_cost_five_creates(
         fleet.simulator.configure(permissions=dict.fromkeys(projects, "none"))
         await fleet.insert(150)
         await fleet.start()
-        await eventually(lambda: _all_wait(fleet, 150))
+        await fleet.until(WAITING, 150)
         creates, reads = len(fleet.simulator.world.creates), fleet.simulator.world.requests[LIST]
         assert creates <= 5
         assert reads == {"200": 1}
@@ -78,10 +60,6 @@ async def test_many_projects_that_nobody_joined_cost_five_creates(
     assert "projects_released" in {entry["event"] for entry in logged}
 
 
-async def _all_wait(fleet: Fleet, requests: int) -> Any:
-    return await waiting(fleet) == requests
-
-
 async def test_the_others_go_on(database: Database) -> None:
     """Of two hundred projects the fifty without the identity wait, and the others are done meanwhile."""
     async with Fleet(database.url, options(200)) as fleet:
@@ -89,19 +67,15 @@ async def test_the_others_go_on(database: Database) -> None:
         fleet.simulator.configure(permissions=dict.fromkeys(outside, "none"))
         await fleet.insert(200)
         await fleet.start()
-        await eventually(lambda: _all_wait(fleet, 50))
-        await eventually(lambda: _states(fleet, {"succeeded": 150, "pending": 50}))
+        await fleet.until(WAITING, 50)
+        await fleet.comes_to({"succeeded": 150, "pending": 50})
         assert len(fleet.simulator.world.creates) <= 150 + 8
         # What is asked for later waits without a create, and without another read as long as the list is fresh.
         created = len(fleet.simulator.world.creates)
         await fleet.insert(200, name="later")
-        await eventually(lambda: _all_wait(fleet, 100))
-        await eventually(lambda: _states(fleet, {"succeeded": 300, "pending": 100}))
+        await fleet.until(WAITING, 100)
+        await fleet.comes_to({"succeeded": 300, "pending": 100})
         assert len(fleet.simulator.world.creates) == created + 150
-
-
-async def _states(fleet: Fleet, expected: dict[str, int]) -> Any:
-    return await fleet.states() == expected
 
 
 async def test_a_missing_permission_is_probed(database: Database) -> None:
@@ -112,13 +86,13 @@ async def test_a_missing_permission_is_probed(database: Database) -> None:
         for number in range(10):
             await fleet.insert(3, name=f"n-{number}")
         await fleet.start()
-        await eventually(lambda: _all_wait(fleet, 30))
+        await fleet.until(WAITING, 30)
         assert len(fleet.simulator.world.creates) <= 8
         before = len(fleet.simulator.world.creates)
         await fleet.session.execute(DUE[0])
         await fleet.session.execute(DUE[1])
         await fleet.simulator.until(lambda: len(fleet.simulator.world.creates) > before)
-        await eventually(lambda: _all_wait(fleet, 30))
+        await fleet.until(WAITING, 30)
         assert len(fleet.simulator.world.creates) == before + 1
         fleet.simulator.configure(permissions=dict.fromkeys(projects, ALLOWED))
         await fleet.session.execute(DUE[0])
@@ -140,9 +114,9 @@ async def test_a_list_that_leaves_out_what_can_be_used_holds_nobody(database: Da
         await fleet.done()
         fleet.simulator.configure(permissions={one: "none"})
         await fleet.insert(1)
-        await eventually(lambda: _all_wait(fleet, 1))
+        await fleet.until(WAITING, 1)
         await fleet.session.execute(insert, 20)
-        await eventually(lambda: _states(fleet, {"succeeded": 21, "pending": 1}))
+        await fleet.comes_to({"succeeded": 21, "pending": 1})
 
 
 async def test_retry_looks_at_once(database: Database) -> None:
@@ -153,7 +127,7 @@ async def test_retry_looks_at_once(database: Database) -> None:
         await fleet.insert(1)
         await fleet.insert(1, name="second")
         await fleet.start()
-        await eventually(lambda: _all_wait(fleet, 2))
+        await fleet.until(WAITING, 2)
         fleet.simulator.configure(permissions={one: ALLOWED})
         await fleet.session.execute("SELECT provisioner.retry(ARRAY[min(id)]) FROM provisioner.connection_requests")
         await fleet.done()
@@ -170,8 +144,8 @@ async def test_events_call_projects_by_their_names(database: Database, logged: l
         await fleet.insert(2)
         await fleet.session.execute("UPDATE provisioner.connection_requests SET project_name = 'of ' || project_id")
         await fleet.start()
-        await eventually(lambda: _states(fleet, {"failed": 1, "pending": 1}))
-        await eventually(lambda: _all_wait(fleet, 1))
+        await fleet.comes_to({"failed": 1, "pending": 1})
+        await fleet.until(WAITING, 1)
     names = {entry["event"]: entry["project_name"] for entry in logged if "project" in entry}
     assert names == {"project_quarantined": f"of {outside}", "request_failed": f"of {taken}"}
 
@@ -196,7 +170,7 @@ async def test_many_in_flight_cost_five_creates_too(
         await fleet.done()
         creates = len(fleet.simulator.world.creates)
         await fleet.session.execute(INSERT, outside[:projects], [f"name-{number}" for number in range(names)])
-        await eventually(partial(_all_wait, fleet, projects * names))
+        await fleet.until(WAITING, projects * names)
         assert len(fleet.simulator.world.creates) - creates <= 5
         assert fleet.simulator.world.requests[LIST] == {"200": 1}
         assert await fleet.states() == {"succeeded": 100, "pending": projects * names}
@@ -216,13 +190,13 @@ async def test_who_is_put_back_after_the_release_is_released_too(database: Datab
         await fleet.session.execute(later, one, "before-the-start")
         await fleet.session.execute(strand)
         await fleet.start()
-        await eventually(lambda: _states(fleet, {"succeeded": 1}))
+        await fleet.comes_to({"succeeded": 1})
         fleet.simulator.configure(permissions={one: "none"})
         await fleet.insert(1)
-        await eventually(lambda: _all_wait(fleet, 1))
+        await fleet.until(WAITING, 1)
         fleet.simulator.configure(permissions={one: ALLOWED})
         await fleet.session.execute(DUE[0])
         await fleet.done()
         await fleet.session.execute(later, one, "after-the-release")
         await fleet.session.execute(strand)
-        await eventually(lambda: _states(fleet, {"succeeded": 3}))
+        await fleet.comes_to({"succeeded": 3})

@@ -12,7 +12,7 @@ from provisioner.core.queue_values import FRONT, Wiped
 from provisioner.worker import settler
 from tests.support import eventually
 from tests.support.builders import an_observation, project
-from tests.support.sessions import SEALED, connected, count, insert, insert_many, places, row_of
+from tests.support.sessions import SEALED, connected, count, insert, insert_many, places
 from tests.support.small_world import SmallWorld
 
 if TYPE_CHECKING:
@@ -79,13 +79,12 @@ class TestObstacle:
             await eventually(lambda: aside(it), within=20)
             assert reason in (await aside(it))["reason"]
             assert (await aside(it))["connection_id"] == it.server.made[project(99)].id
-            succeeded = "SELECT count(*) = 12 FROM provisioner.connection_requests WHERE status = 'succeeded'"
-            await eventually(lambda: it.session.fetchval(succeeded))
+            await it.comes_to({"succeeded": 12, "pending": 1})
             assert await places(it.session) == {"in_flight": 1}
             await insert_many(it.session, 3, first=50)
             await it.session.execute(REMOVE)
             await it.done(within=20)
-            row = await row_of(it.session, request)
+            row = await it.row(request)
             assert (row["status"], str(row["connection_id"])) == ("succeeded", it.server.made[project(99)].id)
             assert await count(it.session, "unrecorded") == 0
             assert it.server.creates == 16
@@ -98,11 +97,7 @@ class TestObstacle:
             await insert_many(it.session, 6)  # the little server gives all connections one id
             await it.start()
             await eventually(lambda: aside(it))
-
-            async def rest() -> Any:
-                return await count(it.session, "unrecorded") == 5
-
-            await eventually(rest)
+            await it.until("SELECT count(*) FROM provisioner.unrecorded", 5)
             assert "duplicate key" in (await aside(it))["reason"]
             await it.session.execute("DROP INDEX provisioner.audit")
             await it.done(within=20)
@@ -122,7 +117,7 @@ class TestObstacle:
             await eventually(lambda: aside(it))
             await it.session.execute(REMOVE)
             await it.done(within=20)
-            assert (await row_of(it.session, request))["status"] == "failed"
+            assert (await it.row(request))["status"] == "failed"
 
 
 class TestAside:
@@ -185,8 +180,7 @@ async def test_a_row_that_somebody_locks(database: Database) -> None:
         await user.execute("SELECT FROM provisioner.connection_requests WHERE id = $1 FOR UPDATE", request)
         await it.start()
         await eventually(lambda: aside(it), within=20)
-        succeeded = "SELECT count(*) = 6 FROM provisioner.connection_requests WHERE status = 'succeeded'"
-        await eventually(lambda: it.session.fetchval(succeeded), within=20)
+        await it.comes_to({"succeeded": 6, "pending": 1})
         await transaction.rollback()
         await it.done(within=20)
         assert it.server.creates == 7

@@ -20,13 +20,13 @@ from provisioner.keyring import open_vault
 from provisioner.postgres.permits import SharedPermits
 from provisioner.postgres.pool import Database as Pool
 from provisioner.sandbox.simulator import Options, Simulator
-from provisioner.settings import load_settings
 from provisioner.targets import open_lines
 from provisioner.worker.clock import DatabaseClock
 from tests.support.builders import a_request
 from tests.support.fleet import Fleet
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from tests.support.postgres import Database
@@ -79,9 +79,10 @@ async def test_every_kind_of_identity_makes_connections_and_ends_its_own_token(
 @pytest.mark.parametrize("kind", ["universal, by slug", "oidc"])
 async def test_the_organization_is_named_at_the_login(database: Database, tmp_path: Path, kind: str) -> None:
     """An identity that is not in the organization that the settings name is refused, and no create is sent."""
-    async with Simulator(Options(projects=1)) as simulator:
+    async with Fleet(database.url, Options(projects=1)) as fleet:
+        simulator = fleet.simulator
         simulator.configure(organization_slug="another")
-        seen = await created(database, simulator, settings(kind, simulator, tmp_path / "kept"))
+        seen = await created(fleet, settings(kind, simulator, tmp_path / "kept"))
         assert seen is Result.TOKEN_TROUBLE
         assert simulator.state()["logins"]["refused"] == 1
         assert simulator.state()["creates"] == []
@@ -89,29 +90,19 @@ async def test_the_organization_is_named_at_the_login(database: Database, tmp_pa
 
 async def test_the_token_is_ended_however_the_work_ends(database: Database) -> None:
     """Also when something breaks nobody is left with a token that lives for a month."""
-    async with Simulator(Options(projects=1)) as simulator:
+    async with Fleet(database.url, Options(projects=1)) as fleet:
         with suppress(ZeroDivisionError):
-            await created(database, simulator, {}, fail=True)
-        assert simulator.state()["requests"][REVOKE] == {"200": 1}
+            await created(fleet, {}, fail=True)
+        assert fleet.simulator.state()["requests"][REVOKE] == {"200": 1}
 
 
-async def created(database: Database, simulator: Simulator, more: dict[str, str], *, fail: bool = False) -> Any:
+async def created(fleet: Fleet, settings: Mapping[str, str], *, fail: bool = False) -> Any:
     """What one create shows, made with these settings."""
-    environ = {
-        "PROVISIONER_DATABASE_URL": database.url,
-        "INFISICAL_HOST": simulator.url,
-        "INFISICAL_UNIVERSAL_AUTH_CLIENT_ID": simulator.client_id,
-        "INFISICAL_UNIVERSAL_AUTH_CLIENT_SECRET": simulator.client_secret,
-        "OPENROUTER_PROVISIONING_KEY": "sk-or-v1-good",
-        **more,
-    }
-    chosen = load_settings(environ=environ)
-    pool = Pool(database.url)
+    chosen, pool = fleet.settings(**settings), Pool(fleet.url)
     clock = DatabaseClock(wall=partial(datetime.now, UTC), monotonic=time.monotonic)
-    vault = open_vault(chosen)
     try:
-        async with open_lines(chosen, "default", pool, clock, vault) as lines:
-            request = a_request(project_id=simulator.projects[0])
+        async with open_lines(chosen, "default", pool, clock, open_vault(chosen)) as lines:
+            request = a_request(project_id=fleet.simulator.projects[0])
             seen = await lines.way.connections.create(request, Secret("sk-or-v1-good"))
             if fail:
                 raise ZeroDivisionError

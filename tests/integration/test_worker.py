@@ -13,7 +13,7 @@ from provisioner.worker import settler
 from tests.support import eventually
 from tests.support.builders import a_connection, project
 from tests.support.operators import DOUBT
-from tests.support.sessions import connected, insert, insert_many, places, row_of
+from tests.support.sessions import connected, insert, insert_many, places
 from tests.support.small_world import SmallWorld, lose_the_answer
 
 if TYPE_CHECKING:
@@ -49,9 +49,9 @@ class TestLastOnes:
 
     async def test_they_are_recorded_at_once(self, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
         """When nothing more is in line the last batch is written, however long batches are gathered."""
-        monkeypatch.setattr(settler, "GATHER", FAR)
+        monkeypatch.setattr(settler, "GATHER_TIME", FAR)
         async with SmallWorld(database) as it:
-            await insert_many(it.session, 3 * settler.FEW)
+            await insert_many(it.session, 3 * settler.FEW_IN_HAND)
             await it.start()
             await it.done()
 
@@ -148,7 +148,7 @@ class TestLease:
             lasted = (
                 "SELECT coalesce(bool_and(now() - claimed_at > interval '2 seconds'), false) FROM provisioner.in_flight"
             )
-            await eventually(lambda: it.session.fetchval(lasted))
+            await it.until(lasted, True)
             it.server.open.set()
             await it.done()
             assert it.server.creates == 3
@@ -280,7 +280,7 @@ class TestWrongScope:
             await it.start()
             await it.done()
             assert len(it.server.removals) == 4
-            row = await row_of(it.session, request)
+            row = await it.row(request)
             assert (row["status"], row["error_code"]) == ("failed", "wrong_scope")
             assert "deleted again" in row["error_message"]
 
@@ -295,6 +295,5 @@ class TestDoubt:
             await insert_many(it.session, 8)
             await it.start()
             await it.done(within=20)
-            ended = "SELECT count(*) FROM provisioner.connection_requests WHERE status = 'succeeded'"
-            assert await it.session.fetchval(ended) == 8
+            assert await it.states() == {"succeeded": 8}
             assert it.server.creates == 8

@@ -10,7 +10,7 @@ from typer import main as typer_main
 
 from provisioner.cli import COMMANDS, app, load_command
 from provisioner.observe.catalogue import metrics_table
-from provisioner.settings.reference import settings_table
+from provisioner.settings.shape import settings_table
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 README: Final = ROOT / "README.md"

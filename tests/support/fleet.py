@@ -23,7 +23,7 @@ from tests.support.sessions import connected
 from tests.support.ways import in_loop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
@@ -57,6 +57,7 @@ class Stoppable(Protocol):
         """Tell it to stop."""
 
 
+T = TypeVar("T")
 W = TypeVar("W", bound=Stoppable, default=Worker)
 
 
@@ -104,9 +105,12 @@ class Fleet(Generic[W]):
         await self._stack.__aexit__(kind, error, traceback)
 
     def environment(self, **settings: str) -> dict[str, str]:
-        """What a worker is told, and a command that is to meet the same database and the same Infisical."""
+        """What a worker is told, and a command that is to meet the same database and the same Infisical.
+
+        A setting that is empty takes one of these away.
+        """
         simulator = self.simulator
-        return {
+        told = {
             "PROVISIONER_DATABASE_URL": self.url,
             "PROVISIONER_LISTEN__ADDRESS": "off",
             "INFISICAL_HOST": simulator.url,
@@ -116,6 +120,7 @@ class Fleet(Generic[W]):
             **self._settings,
             **settings,
         }
+        return {name: value for name, value in told.items() if value}
 
     def settings(self, **settings: str) -> Settings:
         """The same as settings."""
@@ -148,7 +153,7 @@ class Fleet(Generic[W]):
         wanted = self.simulator.projects if projects is None else projects
         chosen = self.simulator.projects[:wanted] if isinstance(wanted, int) else wanted
         places = "".join(f", ${number}" for number in range(2, len(columns) + 2))
-        rows = await self.session.fetch(
+        rows = await self.read(
             f"INSERT INTO provisioner.{table} ({', '.join(['project_id', *columns])})"
             f" SELECT p::uuid{places} FROM unnest($1::text[]) AS p RETURNING id",
             chosen,
@@ -166,7 +171,7 @@ class Fleet(Generic[W]):
             await connection.close()
 
     async def read(self, statement: str, *arguments: object) -> list[asyncpg.Record]:
-        """Read from the database, which may have been away meanwhile."""
+        """Ask by `session`, or by a new connection when the database was away meanwhile."""
         ask = self.fetch if self.session.is_closed() else self.session.fetch
         return await ask(statement, *arguments)
 
@@ -191,32 +196,38 @@ class Fleet(Generic[W]):
         counted = f"SELECT status, count(*) AS n FROM provisioner.connection_requests WHERE {where} GROUP BY 1"
         return {row["status"]: row["n"] for row in await self.read(counted)}
 
-    def requests(self) -> dict[str, int]:
-        """Creates that the simulator answered, by status."""
-        return dict(self.simulator.world.requests.get(CREATE, {}))
+    def requests(self, route: str = CREATE) -> dict[str, int]:
+        """How often the simulator answered a route, by status."""
+        return dict(self.simulator.world.requests.get(route, {}))
 
     def created(self) -> int:
         """Creates that were answered with a connection."""
         return self.requests().get("200", 0)
 
     async def until(self, statement: str, seen: object, *, within: float = 20.0) -> None:
-        """Wait until the only value of an answer is this, or fits this; the database may be away meanwhile."""
+        """Wait until the only value of an answer is this, or fits this."""
 
         async def look() -> bool:
-            try:
-                found = await self.value(statement)
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-                raise AssertionError(error) from None
+            found = await self.value(statement)
             assert seen(found) if callable(seen) else found == seen, found
             return True
 
-        fits: bool = await eventually(look, within=within)
-        assert fits
+        await self._eventually(look, within)
 
     async def done(self, where: str = "true", *, within: float = 30.0) -> None:
         """Wait until nothing is pending any more."""
         pending = f"SELECT count(*) FROM provisioner.connection_requests WHERE status = 'pending' AND ({where})"
         await self.until(pending, 0, within=within)
+
+    async def comes_to(self, states: Mapping[str, int], where: str = "true", *, within: float = 20.0) -> None:
+        """Wait until so many requests are in these states, and none in another."""
+
+        async def look() -> bool:
+            seen = await self.states(where)
+            assert seen == states, seen
+            return True
+
+        await self._eventually(look, within)
 
     async def becomes(self, request: int, status: str, *, within: float = 15.0) -> Mapping[str, Any]:
         """Wait until a request has this status; returns its row."""
@@ -226,8 +237,19 @@ class Fleet(Generic[W]):
             assert found["status"] == status, found
             return found
 
-        row: Mapping[str, Any] = await eventually(look, within=within)
-        return row
+        return await self._eventually(look, within)
+
+    async def _eventually(self, look: Callable[[], Awaitable[T]], within: float) -> T:
+        """Look until nothing contradicts; the database may be away meanwhile."""
+
+        async def once() -> T:
+            try:
+                return await look()
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                raise AssertionError(error) from None
+
+        found: T = await eventually(once, within=within)
+        return found
 
     async def finished(self, least: int, *, within: float = 30.0) -> None:
         """Wait until so many requests have ended."""

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from provisioner.core.alerts import PATIENCE, Kind, alert_messages, find_alerts, incidents
+from provisioner.core.alerts import RETRY_ALERT_AFTER, Kind, alert_messages, find_alerts, incidents
 from provisioner.core.notices import Event, decide
 from provisioner.core.reports import Retries, Status, TargetReport
 from tests.support.builders import NOON, at
@@ -35,8 +35,8 @@ def retried(
 @pytest.mark.parametrize(
     ("code", "ago", "needed"),
     [
-        ("permission_denied", PATIENCE.total_seconds(), True),
-        ("permission_denied", PATIENCE.total_seconds() - 1, False),
+        ("permission_denied", RETRY_ALERT_AFTER.total_seconds(), True),
+        ("permission_denied", RETRY_ALERT_AFTER.total_seconds() - 1, False),
         ("outcome_unknown", 9000, False),
         ("", 9000, False),
     ],
@@ -47,7 +47,7 @@ def test_what_is_retried_needs_a_person_once_it_lasts(code: str, ago: float, nee
     assert NOON - at(-ago) == timedelta(seconds=ago)
     assert [each.kind for each in find_alerts(status)] == [Kind.RETRYING] * needed
     assert bool(alert_messages(status)) is needed
-    assert [said.startswith("3 requests are retried") for said in incidents(status)] == [True] * (not needed)
+    assert [said.startswith("3 requests are being retried") for said in incidents(status)] == [True] * (not needed)
 
 
 def test_a_quarantine_is_told_by_what_it_is_about() -> None:
@@ -61,7 +61,7 @@ def test_one_cause_at_two_targets_is_one_concern() -> None:
     one, two = (retried("in_use", ago=9000, target=name, requests=n).retries for name, n in (("a", 1), ("b", 2)))
     (found,) = find_alerts(a_status(retries=one + two))
     assert (found.subject, found.requests) == ("in_use", 3)
-    assert found.said.startswith("3 requests are retried with in_use: remove what uses the connection")
+    assert found.said.startswith("3 requests are being retried with in_use: remove what uses the connection")
 
 
 @pytest.mark.parametrize(("rotations", "counted"), [(1, "1 rotation may"), (1200, "1,200 rotations may")])
@@ -89,7 +89,7 @@ def test_a_plan_without_rotations_needs_a_person_at_once_and_is_told_once(ago: f
     (found,) = find_alerts(status)
     assert (found.kind, found.subject, found.requests) == (Kind.HELD, "default/rotations", 300)
     assert found.said.startswith("300 rotations wait because the plan of Infisical at default/rotations has no")
-    assert "change the plan, and the rotations go on by themselves, or cancel them" in found.said
+    assert "change the plan, and the rotations continue automatically, or cancel them" in found.said
     assert incidents(status) == ()
     over = replace(status, targets=(replace(line, pending=0),), retries=())
     assert (find_alerts(over), incidents(over)) == ((), ())
@@ -110,4 +110,4 @@ def test_what_is_not_as_recorded_is_counted_by_kind(connections: int, rotations:
     (found,) = find_alerts(a_status(drifted=connections + rotations, drifted_rotations=rotations))
     assert found.said.startswith(f"{counted} not as recorded in Infisical: `provisioner verify`")
     (notice,) = decide((), (found,), (), events=tuple(Event), now=NOON).notices
-    assert notice.text == f"{counted} not as recorded in Infisical. `provisioner verify` says which."
+    assert notice.text == f"{counted} not as recorded in Infisical. `provisioner verify` shows the differences."

@@ -25,7 +25,7 @@ from provisioner.observe.browsing import (
     render_story,
 )
 from provisioner.observe.charts import HEIGHT, chart
-from provisioner.observe.manual import render_errors
+from provisioner.observe.errors_page import render_errors
 from tests.support.builders import NOON
 from tests.support.situations import a_failed, a_history, a_listed, a_story, a_waiting
 
@@ -167,7 +167,7 @@ def test_nothing_known_is_told() -> None:
     assert "There is no request 9" in unknown
     assert "the database is away" in render_story(RequestView(request=9, story=None, trouble="the database is away"))
     untried: RequestHistory = replace(a_story(a_listed(9)), attempts=())
-    assert "No call is known" in render_story(RequestView(request=9, story=untried))
+    assert "No calls are recorded" in render_story(RequestView(request=9, story=untried))
 
 
 def test_every_error_code_leads_to_its_section() -> None:

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 import pytest
 
 from provisioner.cli.bulk.watching import Pace, facts, folded, trouble
-from provisioner.cli.onboard.ahead import Ahead, question
+from provisioner.cli.onboard.preview import Preview, question
 from provisioner.core.comparison import PlannedOutcome
-from provisioner.core.outlook import expected
+from provisioner.core.forecast import expected_pace
 from provisioner.core.reports import Leftovers, TargetReport
 from provisioner.postgres.onboarding import Tally
 
@@ -48,7 +48,7 @@ def test_the_pace_is_that_of_lately() -> None:
 def test_what_stands_still_is_said() -> None:
     """A target in trouble or paused is named, with what to do, as long as anything waits for it."""
     said = trouble([TargetReport(target="eu", pending=1, trouble="it cannot be reached")])
-    assert said == "target eu: it cannot be reached; it goes on by itself"
+    assert said == "target eu: it cannot be reached; it recovers automatically"
     assert trouble([TargetReport(target="eu", trouble="it cannot be reached")]) == ""
 
 
@@ -69,15 +69,15 @@ def test_nobody_says_how_long_while_nothing_moves() -> None:
 )
 def test_what_is_expected_before_the_first_create(metered: bool, reads: int | None, creates: int) -> None:
     """The limit of reads tells the plan, and so the limit of creates; without a limiter the server decides."""
-    found = expected(metered=metered, reads=reads, period=60.0)
+    found = expected_pace(metered=metered, reads=reads, period=60.0)
     assert found is not None
     assert found.pace * 60 == pytest.approx(creates)
-    assert expected(metered=None, reads=None, period=60.0) is None
+    assert expected_pace(metered=None, reads=None, period=60.0) is None
 
 
 def test_the_question_names_what_would_be_made() -> None:
     """Conflicts are not promised, and requests from earlier are told apart."""
-    ahead = Ahead(requests=10)
+    ahead = Preview(requests=10)
     ahead.new[PlannedOutcome.CREATE] = 1
     ahead.new[PlannedOutcome.CONFLICT] = 2
     assert question(ahead) == "Create 1 connection?"

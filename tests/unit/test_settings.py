@@ -2,22 +2,21 @@
 
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from provisioner.core.secret import SecretLocation
 from provisioner.settings import (
-    InfisicalSecret,
-    JwtIdentity,
     RateLimit,
     Secret,
     Settings,
     SettingsError,
-    TokenIdentity,
-    UniversalIdentity,
     load_settings,
 )
 
+PROOFS = ("client_id", "client_secret", "token", "identity_id", "jwt", "jwt_file")
 SOMEBODY = "0e1ad8a2-6c5b-4c3f-9d0c-0a3d0f1a7f11"
 
 
@@ -140,19 +139,18 @@ class TestNames:
         flat = '[credentials.a]\nproject = "p"\nenvironment = "prod"\nsecret = "KEY"\n'
         table = '[credentials.b.infisical]\nproject = "p"\nenvironment = "prod"\npath = "/x"\nsecret = "KEY"'
         settings = load(here, flat + table, {"PROVISIONER_CREDENTIALS__B__INFISICAL__SECRET": "OTHER"})
-        expected = InfisicalSecret(project="p", environment="prod", path="/", secret="KEY", target=None, cache=300.0)
-        assert settings.credentials["a"].infisical == expected
-        assert settings.credentials["b"].infisical == expected.model_copy(update={"path": "/x", "secret": "OTHER"})
-        assert settings.credentials["default"].infisical is None
+        expected = SecretLocation(project="p", environment="prod", path="/", name="KEY")
+        assert (settings.credentials["a"].place, settings.credentials["a"].kept) == (expected, 300.0)
+        assert settings.credentials["b"].place == replace(expected, path="/x", name="OTHER")
+        assert settings.credentials["default"].place is None
 
     def test_a_credential_may_come_from_another_target(self, here: Path) -> None:
         """Which target and for how long is said in the settings; a target that is not configured is named."""
         secret = (
             '[credentials.a]\nproject = "p"\nenvironment = "prod"\nsecret = "KEY"\ntarget = "EU_West"\ncache = 60\n'
         )
-        found = load(here, secret + '[targets.eu-west]\nurl = "https://a"', {}).credentials["a"].infisical
-        assert found is not None
-        assert (found.target, found.cache) == ("eu-west", 60.0)
+        found = load(here, secret + '[targets.eu-west]\nurl = "https://a"', {}).credentials["a"]
+        assert (found.target, found.kept) == ("eu-west", 60.0)
         with pytest.raises(SettingsError, match=r"\[credentials.a\] target in .* has to be one of: default$"):
             load(here, secret, {})
 
@@ -193,46 +191,58 @@ class TestIdentity:
     """How a worker logs in."""
 
     @pytest.mark.parametrize(
-        ("environ", "identity"),
+        ("environ", "auth", "values"),
         [
-            ({"INFISICAL_TOKEN": "t", "INFISICAL_MACHINE_IDENTITY_ID": SOMEBODY}, TokenIdentity(token=Secret("t"))),
+            (
+                {"INFISICAL_TOKEN": "t", "INFISICAL_MACHINE_IDENTITY_ID": SOMEBODY},
+                "token",
+                {"token": Secret("t"), "identity_id": SOMEBODY},
+            ),
             (
                 {"INFISICAL_UNIVERSAL_AUTH_CLIENT_ID": "c", "INFISICAL_UNIVERSAL_AUTH_CLIENT_SECRET": "s"},
-                UniversalIdentity(client_id="c", client_secret=Secret("s")),
+                "universal",
+                {"client_id": "c", "client_secret": Secret("s")},
             ),
             (
                 {"INFISICAL_KUBERNETES_SERVICE_ACCOUNT_TOKEN_PATH": "/t", "INFISICAL_MACHINE_IDENTITY_ID": SOMEBODY},
-                JwtIdentity(method="kubernetes", identity_id=SOMEBODY, jwt_file=Path("/t")),
+                "kubernetes",
+                {"identity_id": SOMEBODY, "jwt_file": Path("/t")},
             ),
             (
                 {"INFISICAL_AUTH_JWT": "j", "INFISICAL_MACHINE_IDENTITY_ID": SOMEBODY},
-                JwtIdentity(method="oidc", identity_id=SOMEBODY, jwt=Secret("j")),
+                "oidc",
+                {"identity_id": SOMEBODY, "jwt": Secret("j")},
             ),
             (
                 {"PROVISIONER_TARGETS__DEFAULT__AUTH": "kubernetes", "INFISICAL_MACHINE_IDENTITY_ID": SOMEBODY},
-                JwtIdentity(
-                    method="kubernetes",
-                    identity_id=SOMEBODY,
-                    jwt_file=Path("/var/run/secrets/kubernetes.io/serviceaccount/token"),
-                ),
+                "kubernetes",
+                {
+                    "identity_id": SOMEBODY,
+                    "jwt_file": Path("/var/run/secrets/kubernetes.io/serviceaccount/token"),
+                },
             ),
         ],
     )
-    def test_is_what_the_given_values_are_for(self, here: Path, environ: dict[str, str], identity: object) -> None:
+    def test_is_what_the_given_values_are_for(
+        self, here: Path, environ: dict[str, str], auth: str, values: dict[str, object]
+    ) -> None:
         """Infisical's own variables are enough; how to log in follows from them."""
-        assert load(here, environ=environ).identity() == identity
+        login = load(here, environ=environ).login()
+        assert login.auth == auth
+        assert {name: one for name in PROOFS if (one := getattr(login, name)) is not None} == values
 
     def test_of_a_higher_source_wins(self, here: Path) -> None:
         """A token in the environment beats the file's word that login is universal."""
         settings = load(here, '[targets.default]\nauth = "universal"\nclient_id = "c"', {"INFISICAL_TOKEN": "t"})
-        assert settings.identity("DEFAULT") == TokenIdentity(token=Secret("t"))
+        assert (settings.login("DEFAULT").auth, settings.login("DEFAULT").token) == ("token", Secret("t"))
         assert settings.sources()["targets.default.auth"] == "environment INFISICAL_TOKEN"
 
     def test_obeys_a_word_that_fits(self, here: Path) -> None:
         """A token file serves for two ways; the file's word decides between them."""
         toml = f'[targets.eu]\nurl = "https://a"\nauth = "oidc"\nidentity_id = "{SOMEBODY}"'
         settings = load(here, toml, {"PROVISIONER_TARGETS__EU__JWT_FILE": "/t"})
-        assert settings.identity("eu") == JwtIdentity(method="oidc", identity_id=SOMEBODY, jwt_file=Path("/t"))
+        login = settings.login("eu")
+        assert (login.auth, login.identity_id, login.jwt_file) == ("oidc", SOMEBODY, Path("/t"))
 
     @pytest.mark.parametrize(
         ("auth", "named"),
@@ -247,13 +257,13 @@ class TestIdentity:
         """Loading works without an identity; asking for one says which variables to set."""
         settings = load(here, environ={"PROVISIONER_TARGETS__DEFAULT__AUTH": auth})
         with pytest.raises(SettingsError) as error:
-            settings.identity()
+            settings.login()
         assert all(name in str(error.value) for name in named)
 
     def test_of_an_unknown_target_is_an_error(self, here: Path) -> None:
         """Asking for a target that is not configured says how to configure it."""
         with pytest.raises(SettingsError, match="no target eu-west: set PROVISIONER_TARGETS__EU_WEST__URL"):
-            load(here).identity("eu_west")
+            load(here).login("eu_west")
 
 
 def test_a_missing_database_url_is_named(here: Path) -> None:

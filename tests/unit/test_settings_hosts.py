@@ -142,7 +142,7 @@ def test_a_target_takes_the_environments_proxy_unless_it_has_its_own() -> None:
 def test_a_proxy_that_cannot_be_used_is_refused_by_its_variable(value: str) -> None:
     """A proxy of another kind is not passed over: what it keeps in would get out."""
     with pytest.raises(
-        SettingsError, match=r"^HTTPS_PROXY must be a URL that begins with http:// or https://"
+        SettingsError, match=r"^HTTPS_PROXY must be a URL that begins with https:// or http:// and names a host$"
     ) as caught:
         load_settings(environ={"HTTPS_PROXY": value})
     assert value == "http://" or value not in str(caught.value)

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from provisioner.cli.setup.settings import settings as command
 from provisioner.core.secret import MASK, Secret
 from provisioner.settings import RateLimit, load_settings
-from provisioner.settings.reference import displayed, settings_table, shown
-from provisioner.settings.shape import dotted, field_of, in_file, paths
+from provisioner.settings.shape import dotted, field_of, in_file, paths, settings_table
+from provisioner.settings.values import displayed, shown
 
 EXAMPLE = Path(__file__).parents[2] / "config/provisioner.toml"
 ENVIRON = {

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
@@ -46,6 +47,19 @@ def ask(*options: str) -> tuple[int, str]:
     app.command()(simulate)
     result = CliRunner().invoke(app, list(options), env={"COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"})
     return result.exit_code, result.output
+
+
+def test_a_shell_reads_the_variables(tmp_path: Path) -> None:
+    """With `--env FILE` a shell that reads the file has all that other commands need to log in."""
+    file = tmp_path / "infisical.env"
+    with running("--projects", "0", "--client-secret", "it's made up", "--env", str(file)) as process:
+        assert process.stdout
+        announced = json.loads(process.stdout.readline())
+        shell = ["/bin/sh", "-c", f". {file}; env"]
+        told = subprocess.run(shell, capture_output=True, text=True, check=True, env={}).stdout.splitlines()  # noqa: S603
+    assert f"INFISICAL_HOST={announced['url']}" in told
+    assert f"INFISICAL_UNIVERSAL_AUTH_CLIENT_ID={announced['clientId']}" in told
+    assert "INFISICAL_UNIVERSAL_AUTH_CLIENT_SECRET=it's made up" in told
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])

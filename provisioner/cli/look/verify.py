@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from provisioner.cli.look.findings import Finding, Unasked, Verified, tell_verified
+from provisioner.cli.asking.infisical import Unqueried
+from provisioner.cli.look.verify_report import Finding, Verified, tell_verified
 from provisioner.cli.terminal.filters import filtering, tell_unknown_of
-from provisioner.cli.terminal.frame import DONE, NOT_DONE, PARTLY, Config, Json, load, open_database, run_async
+from provisioner.cli.terminal.frame import DONE, NOT_DONE, PARTLY, Config, Json, load, open_database
 from provisioner.cli.terminal.progress import counting
 from provisioner.core.comparison import WRONG, AnyRecorded, Difference, Project, Recorded, differences
 from provisioner.core.requests import State
@@ -25,36 +26,32 @@ if TYPE_CHECKING:
 
 
 @filtering("ids", "batches", "projects", "targets")
-def verify(
+async def verify(
     config: Config = None,
     *,
     wanted: Filter,
-    repair: Annotated[
-        bool, typer.Option("--repair", help="Have workers put in line what differs: made again, or sent again.")
-    ] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Have workers repair what differs.")] = False,
     as_json: Json = False,
-) -> None:
-    """Compare succeeded requests with Infisical: gone, renamed, described otherwise, credentials rewritten, old key.
+) -> int:
+    """Compare recorded connections and rotations with Infisical: what is gone, or was changed there.
 
-    Of rotations also: rescheduled, switched off, other spending or another secret than requested, and keys that
-    Infisical could not replace. There is one login, and one read of the whole organization where the identity may read
-    that, else one per project; rotations take one read per project. At most half of the read budget is used, so workers
-    can always look up what they have made. Keys are compared by fingerprint if this host has them. Without --repair
-    nothing is changed, and the exit status is 1 if anything differs or could not be compared. With it workers make what
-    is gone again and send everything else, within their limits; what was adopted is left alone. Then the exit status is
-    0 if all that differs is repaired, 3 if some is left alone, and 1 if something could not be compared.
+    Reported are connections that are gone or renamed, have another description, other credentials or an old key; and
+    rotations with another schedule, spending limit or secret, that are switched off, or whose key Infisical could not
+    replace. Keys are compared by fingerprint, if this host has them. The command logs in once, and reads the
+    connections of the whole organization or, if the identity may not do that, of each project; rotations take one read
+    per project. It uses at most half of the read budget, so workers can always look up what they have made.
+
+    Exits 1 if anything differs or could not be compared. With --repair, workers create again what is gone, and send
+    everything else again; adopted ones are left alone. Then it exits 0 if everything that differs is repaired, 3 if
+    some of it is left alone, and 1 if something could not be compared.
 
     Example: provisioner verify --batch onboarding --repair
     """
-    wanted = replace(wanted, states=(State.SUCCEEDED,))
-    raise typer.Exit(run_async(_verify(load(config), wanted, repairing=repair, as_json=as_json)))
-
-
-async def _verify(settings: "Settings", wanted: Filter, *, repairing: bool, as_json: bool) -> int:
     from provisioner.keyring import present_fingerprints
     from provisioner.postgres.browse import count
-    from provisioner.postgres.desired_changes import repair
+    from provisioner.postgres.desired_changes import repair as put_in_line
 
+    settings, wanted = load(config), replace(wanted, states=(State.SUCCEEDED,))
     async with open_database(settings) as database:
         if await tell_unknown_of(database, wanted):
             return NOT_DONE
@@ -63,12 +60,12 @@ async def _verify(settings: "Settings", wanted: Filter, *, repairing: bool, as_j
         verified = Verified(fingerprints=fingerprints)
         with counting("comparing", total=total, quiet=as_json) as advance:
             await _compare_all(settings, database, wanted, verified, advance)
-        if repairing:
+        if repair:
             wrong = {
                 each.recorded.id: frozenset[str]().union(*(WRONG[what] for what in each.differences))
                 for each in verified.findings
             }
-            verified.repaired = await repair(database, wrong)
+            verified.repaired = await put_in_line(database, wrong)
     tell_verified(verified, as_json=as_json)
     if verified.unasked:
         return NOT_DONE
@@ -89,7 +86,7 @@ async def _compare_all(
                 if target not in settings.targets:
                     requests = sum(map(len, projects.values()))
                     problem = f"target {target} is not in the settings of this host"
-                    verified.unasked.append(Unasked(target, None, requests, problem))
+                    verified.unasked.append(Unqueried(target, None, requests, problem))
                     continue
                 if target not in surveyors:
                     surveyors[target] = await stack.enter_async_context(surveying(settings, database, target))
@@ -99,7 +96,7 @@ async def _compare_all(
 async def _pages(
     database: "Database", wanted: Filter
 ) -> "AsyncIterator[tuple[Mapping[Place, Sequence[AnyRecorded]], Callable[[Surveyor], Surveyor]]]":
-    """What was recorded of each kind, with who is to be asked for it."""
+    """Yield what was recorded of each kind, with the surveyor for it."""
     from provisioner.postgres.kinds import ROTATIONS
     from provisioner.postgres.recorded import recorded_by_project
 
@@ -127,7 +124,7 @@ async def _compare(
         recorded = projects[project_id]
         advance(len(recorded))
         if project is None:
-            verified.unasked.append(Unasked(target, project_id, len(recorded), problem))
+            verified.unasked.append(Unqueried(target, project_id, len(recorded), problem))
             return
         verified.projects.add((target, project_id))
         verified.compared += len(recorded)
@@ -140,7 +137,8 @@ async def _compare(
                 verified.findings.append(Finding(recorded=one, differences=found))
 
     def sure(project_id: str, project: Project) -> bool:
-        # What is missing in the list of all was perhaps made after it: nothing is called gone that was not asked for.
+        # A connection missing in the list of all may have been made after it, so its project is queried before it is
+        # called gone.
         return all(Difference.GONE not in differences(one, project) for one in projects[project_id])
 
     await surveyor.survey(projects, tell, sure=sure)

@@ -31,7 +31,7 @@ from provisioner.intake.rows import Row
 
 if TYPE_CHECKING:
     from provisioner.cli.bulk.lines import Line
-    from provisioner.cli.onboard.ahead import Ahead, Told
+    from provisioner.cli.onboard.preview import Preview, TargetAnswer
     from provisioner.core.reports import Leftovers
     from provisioner.settings import Settings
 
@@ -84,7 +84,7 @@ Report = Annotated[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """What the command line asks for; `file` is None when Infisical is asked for the projects."""
+    """The options of the command line; `file` is None if Infisical is asked for the projects."""
 
     file: BulkFile | None
     target: str
@@ -113,12 +113,13 @@ def onboard(  # noqa: PLR0917  # the command line names them
     report: Report = None,
     with_rotation: WithRotation = False,
     rotation: Rotation = None,
-) -> None:
+) -> int:
     """Onboard projects in one command: database, schema, checks, requests, work, and a report.
 
-    Takes a file as submit does, or asks Infisical for the projects. Uses the embedded database if none is configured.
-    Says what would be created, what is in the way and how long it takes, and asks before it creates anything. Ctrl-C
-    stops cleanly; the same command goes on where it stopped, and does nothing once everything is done.
+    The projects come from a file, as for submit, or from Infisical. If no database is configured, the embedded one is
+    used. Before it creates anything, the command says what would be created, what is in the way and how long it takes,
+    and asks. Ctrl-C stops cleanly; the same command continues where it stopped, and does nothing once everything is
+    done.
 
     Exit status: 0 all done; 3 some requests failed; 1 something could not be done.
 
@@ -131,7 +132,9 @@ def onboard(  # noqa: PLR0917  # the command line names them
     if file is not None and (kinds or names or exclude or without_connection or target != "default"):
         raise typer.BadParameter("--target, --type, --name, --exclude and --without-connection need --from-infisical")
     if not yes and (file == STDIN or not sys.stdin.isatty()):
-        raise typer.BadParameter("standard input is no terminal, so nothing can be asked: add --yes to go ahead")
+        raise typer.BadParameter(
+            "standard input is not a terminal, so the question cannot be asked: add --yes to proceed"
+        )
     _require_report(report)
     columns = parse_rotation(with_rotation=with_rotation, columns=rotation)
     order = Order(
@@ -145,7 +148,7 @@ def onboard(  # noqa: PLR0917  # the command line names them
         batch=batch,
         rotation=columns,
     )
-    raise typer.Exit(_onboard(order, config))
+    return _onboard(order, config)
 
 
 def _require_report(report: Path | None) -> None:
@@ -166,13 +169,13 @@ def _onboard(order: Order, config: Path | None) -> int:
     if order.file is None and order.target not in settings.targets:
         raise typer.BadParameter(f"there is no target {order.target}; configured are {', '.join(settings.targets)}")
     run_async(_prepare(settings))
-    told: dict[str, Told] = {}
+    told: dict[str, TargetAnswer] = {}
     with _source(order, settings, told) as checked:
         if checked.bad and not order.skip_invalid:
             return _refuse(checked)
         lines = list(lines_of(checked))
-        ahead = run_async(_look(settings, lines, told))
-        if not _agreed(order, ahead):
+        preview = run_async(_look(settings, lines, told))
+        if not _agreed(order, preview):
             return NOT_DONE
         ids = run_async(_load(settings, checked))
     if ids is None:
@@ -182,7 +185,7 @@ def _onboard(order: Order, config: Path | None) -> int:
 
 
 def _settings(config: Path | None) -> "Settings":
-    """The settings, with the embedded database if there is no other, and without a status port."""
+    """Return the settings, with the embedded database if there is no other, and without a status port."""
     from provisioner.settings import load_settings
 
     alone: dict[str, object] = {"listen": {"address": "off"}}
@@ -202,7 +205,7 @@ async def _prepare(settings: "Settings") -> None:
     from provisioner.postgres.condition import read_server
     from provisioner.postgres.migrations import migrate
 
-    # The worker's log would run through the display; who sets a level wants to read it.
+    # The worker's log would disturb the display, unless a level was set to read it.
     given = settings.sources()["log.level"] != "default"
     configure_logging(settings.log.level if given else "critical", settings.log.format)
     url = settings.database_url()
@@ -218,7 +221,7 @@ async def _prepare(settings: "Settings") -> None:
 
 
 @contextmanager
-def _source(order: Order, settings: "Settings", told: "dict[str, Told]") -> Iterator[CheckedFile]:
+def _source(order: Order, settings: "Settings", told: "dict[str, TargetAnswer]") -> Iterator[CheckedFile]:
     """The requests to make, checked: from the file, or one for each project of Infisical's."""
     from provisioner.cli.setup.keys import sealer
 
@@ -231,19 +234,19 @@ def _source(order: Order, settings: "Settings", told: "dict[str, Told]") -> Iter
         yield checked
 
 
-async def _projects(order: Order, settings: "Settings", told: "dict[str, Told]") -> CheckedFile:
+async def _projects(order: Order, settings: "Settings", told: "dict[str, TargetAnswer]") -> CheckedFile:
     from uuid import UUID
 
-    from provisioner.cli.onboard.ahead import ask, without_connection
+    from provisioner.cli.onboard.preview import ask_target, without_connection
 
     async with open_database(settings) as database:
         anybodys = Request(id=0, project_id="", name="openrouter", description=None, credential="default")
-        answer = told[order.target] = await ask(settings, database, order.target, [anybodys])
+        answer = told[order.target] = await ask_target(settings, database, order.target, [anybodys])
         projects = chosen(answer.projects.values(), order.wanted)
         if order.without_connection:
             projects = list(await without_connection(settings, database, order.target, answer, projects))
     listed = several(len(answer.projects), "project")
-    meant = "" if len(projects) == len(answer.projects) else f", {len(projects):,} of them are meant"
+    meant = "" if len(projects) == len(answer.projects) else f", {len(projects):,} of them selected"
     _label("Infisical", f"{settings.targets[order.target].url}: {listed}{meant}")
     checked = CheckedFile()
     for number, project in enumerate(projects, start=1):
@@ -269,36 +272,36 @@ def _refuse(checked: CheckedFile) -> int:
     return NOT_DONE
 
 
-async def _look(settings: "Settings", lines: "Sequence[Line]", told: "Mapping[str, Told]") -> "Ahead":
-    from provisioner.cli.onboard.ahead import look_ahead
+async def _look(settings: "Settings", lines: "Sequence[Line]", told: "Mapping[str, TargetAnswer]") -> "Preview":
+    from provisioner.cli.onboard.preview import preview_of
 
     async with open_database(settings) as database:
-        return await look_ahead(settings, database, lines, told)
+        return await preview_of(settings, database, lines, told)
 
 
-def _agreed(order: Order, ahead: "Ahead") -> bool:
+def _agreed(order: Order, preview: "Preview") -> bool:
     """Say what lies ahead, and ask."""
-    from provisioner.cli.onboard.ahead import question
+    from provisioner.cli.onboard.preview import question
 
-    for line in ahead.told():
+    for line in preview.told():
         say(f"{'':{LABEL - 8}}{line}")
-    if ahead.is_hopeless:
-        tell_error("nothing was loaded: correct what is said above, then run the same command again")
+    if preview.is_hopeless:
+        tell_error("nothing was loaded: fix the problems above, then run the same command again")
         return False
-    if not ahead.to_do:
+    if not preview.to_do:
         return True
-    _label("time", ahead.time())
+    _label("time", preview.time())
     if order.yes:
         return True
     sys.stdout.flush()
-    if typer.confirm(question(ahead), default=False, err=True):
+    if typer.confirm(question(preview), default=False, err=True):
         return True
     say("nothing was loaded")
     return False
 
 
 async def _load(settings: "Settings", checked: CheckedFile) -> Sequence[int] | None:
-    """Load what is not there yet, and tell which requests the lines are; None where lines contradict each other."""
+    """Load new requests, and return the ids of all lines' requests; None if lines contradict each other."""
     from provisioner.intake.checked import SHOWN
     from provisioner.postgres.intake import staging
     from provisioner.postgres.onboarding import retry_credentials
@@ -322,7 +325,7 @@ async def _load(settings: "Settings", checked: CheckedFile) -> Sequence[int] | N
 
 
 async def _work(settings: "Settings", ids: Sequence[int]) -> "Leftovers | None":
-    """Work until nothing is left to do, in this process; None if there was nothing to do."""
+    """Work in this process until nothing is left to do; None if there was nothing to do."""
     from functools import partial
 
     from provisioner.cli.bulk.watching import watch

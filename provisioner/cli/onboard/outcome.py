@@ -1,4 +1,4 @@
-"""What came of an onboarding, on the terminal and in the report that was asked for."""
+"""The result of an onboarding, on the terminal and in the requested report."""
 
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -24,11 +24,13 @@ if TYPE_CHECKING:
     from provisioner.postgres.pool import Database
     from provisioner.settings import Settings
 
-NAMED: Final = 5  # failed projects of a kind, one by one
+NAMED: Final = 5  # failed projects per cause that are listed
+# Failures with these codes need no separate retry: onboard retries them, or the retry of their connection does.
+_BY_ITSELF: Final = frozenset({*OF_CREDENTIALS, "connection_failed"})
 
 
 async def conclude(settings: "Settings", ids: Sequence[int], report: Path | None, left: Leftovers | None) -> int:
-    """Tell it, write the report, and return the exit status; `left` is None if there was nothing to do."""
+    """Print the result, write the report, and return the exit status; `left` is None if there was nothing to do."""
     async with open_database(settings) as database:
         done = await tally(database, ids)
         say(_result(done, left))
@@ -49,7 +51,7 @@ async def conclude(settings: "Settings", ids: Sequence[int], report: Path | None
 
 
 def _command(settings: "Settings") -> str:
-    """How this program is called for the same database as this command uses."""
+    """Return the command that runs this program with the same database."""
     database = "PROVISIONER_DATABASE_URL=embedded " if settings.sources()["database.url"] == "command line" else ""
     return f"{database}{program()}"
 
@@ -66,9 +68,11 @@ def _result(done: Tally, left: Leftovers | None) -> str:
 
 
 def _tell_left(done: Tally, left: Leftovers) -> None:
-    sys.stdout.flush()  # the last word is what is in the way
+    sys.stdout.flush()  # problems come last
     if left.unfinished:
-        tell_error(f"stopped with {several(done.pending, 'request')} to do; nothing is lost: the same command goes on")
+        tell_error(
+            f"stopped with {several(done.pending, 'request')} to do; nothing is lost: run the same command to continue"
+        )
         return
     for line in list(told(left))[1:]:
         if " failed with " not in line:
@@ -76,9 +80,9 @@ def _tell_left(done: Tally, left: Leftovers) -> None:
 
 
 async def _details(database: "Database", ids: Sequence[int], done: Tally, *, command: str) -> AsyncIterator[str]:
-    """The rotations, and the failures by cause, with some projects each, and what to do.
+    """Yield the rotations, and the failures by cause, with some projects each, and what to do.
 
-    `command` is how this program is called for the same database.
+    `command` is how to call this program for the same database.
     """
     asked = await rotations(database, ids)
     if asked.rotations:
@@ -98,4 +102,4 @@ async def _details(database: "Database", ids: Sequence[int], done: Tally, *, com
         if more := count - len(listed):
             yield f"  … and {several(more, 'other project')}"
         again = f"`{command} retry {f'--error {code}' if code else '--state failed'}` and "
-        yield f"  then run {'' if code in OF_CREDENTIALS else again}the same command again"
+        yield f"  then run {'' if code in _BY_ITSELF else again}the same command again"

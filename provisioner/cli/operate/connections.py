@@ -1,4 +1,4 @@
-"""`provisioner remove` and `rekey`: have what was made deleted, or given the present key of its credential."""
+"""`provisioner remove` and `rekey`: delete what was made, or send it its credential's present key."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ import typer
 
 from provisioner.cli.operate.changes import All, DryRun, Order, Yes, carried_out, checked, is_confirmed
 from provisioner.cli.terminal.filters import filtering, tell_unknown_of
-from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, Json, load, open_database, run_async
+from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, Json, load, open_database
 from provisioner.cli.terminal.output import print_json, say, tell_error
 from provisioner.core.key_health import canonical
 from provisioner.postgres.desired_changes import DesiredChange, Rekeying, Removal, bring_about, preview
@@ -19,33 +19,34 @@ if TYPE_CHECKING:
     from provisioner.postgres.pool import Database
     from provisioner.settings import Settings
 
+# After a number, so that each fits one and many.
 _WOULD: Final = {
     "removing": "would be deleted from Infisical",
-    "let go": "were adopted and would be let go: what they adopted stays (--adopted deletes that too)",
-    "removed": "have made nothing, and would be removed at once",
-    "sent": "would get the present key",
+    "let go": "adopted: would be forgotten here and stay in Infisical (--adopted deletes them as well)",
+    "removed": "with nothing in Infisical: would be removed at once",
+    "sent": "would get the current key",
 }
 _DONE: Final = {
-    "removing": "are deleted from Infisical by the workers",
-    "let go": "were adopted and are let go: what they adopted stays (--adopted deletes that too)",
-    "removed": "had made nothing, and are removed",
-    "sent": "get the present key from the workers",
+    "removing": "will be deleted from Infisical by the workers",
+    "let go": "adopted: forgotten here, and left in Infisical (--adopted deletes them as well)",
+    "removed": "with nothing in Infisical: removed at once",
+    "sent": "will get the current key from the workers",
 }
 _LEFT: Final = {
-    "absent": "are removed already",
-    "on its way": "are being removed already",
-    "nothing": "have no connection that is wanted",
-    "rotation": "are rotations: Infisical makes their keys, and replaces them by itself",
-    "adopted": "were adopted: their connections keep the key that they have",
-    "wiped": "have a sealed key that is wiped: set credential to a new one",
-    "not known": "cannot be compared: this host does not have the key, or it is not known which key they have",
-    "present": "have the present key",
-    "in flight": "are in flight: rekey them when they have ended",
+    "absent": "already removed",
+    "on its way": "already being removed",
+    "nothing": "without a connection to send a key to",
+    "rotation": "skipped: Infisical makes and replaces the keys of rotations itself",
+    "adopted": "adopted: their connections keep the key that they have",
+    "wiped": "with a wiped sealed key: set credential to a new one",
+    "not known": "not comparable: this host does not have the key, or it is unknown which key they have",
+    "present": "with the current key already",
+    "in flight": "in flight: rekey them when they have ended",
 }
 
 
 @filtering()
-def remove(
+async def remove(
     config: Config = None,
     *,
     wanted: Filter,
@@ -60,26 +61,29 @@ def remove(
     yes: Yes = False,
     dry_run: DryRun = False,
     as_json: Json = False,
-) -> None:
-    """Have connections and rotations deleted from Infisical, by workers and by their recorded ids. The rows stay.
+) -> int:
+    """Delete connections and rotations from Infisical: workers delete them by their recorded ids. The rows stay.
 
-    Rotations that use a connection are deleted before it; their secrets and keys stay unless you say otherwise, and a
-    key that stays is named in left_behind. What was adopted is let go: the row forgets it, and it stays in Infisical. A
-    request that has made nothing is removed at once. `provisioner retry` makes a removed one again. With --batch it
-    undoes a batch; --dry-run says first how many would be deleted and how many let go. A filter can be repeated: a
-    request matches if any of its values does. Different filters must all match. On a terminal you are asked before more
-    than 20 requests are changed. Exits 1 if an id or a batch does not exist, or if none of the given ids could be
-    changed.
+    Rotations that use a connection are deleted before it. Their secrets and keys stay unless you say otherwise, and
+    left_behind names the keys that stay. Adopted connections and rotations are only forgotten: they stay in Infisical
+    unless you add --adopted. A request that has made nothing is removed at once. `provisioner retry` creates a removed
+    one again.
+
+    To undo a batch, use --batch; --dry-run says how many would be deleted and how many forgotten. A filter can be
+    repeated: a request matches if any of its values does. Different filters must all match. On a terminal you are asked
+    before more than 20 requests are changed. Exits 1 if an id or a batch does not exist, or if none of the given ids
+    could be changed.
 
     Example: provisioner remove --batch onboarding --dry-run
     """
     order = Order(wanted=checked(wanted, everything=everything), yes=yes, dry_run=dry_run, as_json=as_json)
     change = Removal(adopted=adopted, with_secrets=with_secrets, revoke_keys=revoke_keys)
-    raise typer.Exit(run_async(_remove(load(config), change, order)))
+    async with open_database(load(config)) as database:
+        return await _change(database, change, order)
 
 
 @filtering("ids", "batches", "projects", "targets")
-def rekey(
+async def rekey(
     config: Config = None,
     *,
     wanted: Filter,
@@ -88,20 +92,20 @@ def rekey(
         typer.Option("--credential", metavar="NAME", help="Requests with this credential.", show_default=False),
     ] = None,
     outdated: Annotated[
-        bool, typer.Option("--outdated", help="Only connections with another key than their credential has now.")
+        bool, typer.Option("--outdated", help="Only connections whose key is not the current one of their credential.")
     ] = False,
     everything: All = False,
     yes: Yes = False,
     dry_run: DryRun = False,
     as_json: Json = False,
-) -> None:
-    """Send connections the present key of their credential, after the key was rotated.
+) -> int:
+    """Send connections the current key of their credential, after the key was rotated.
 
-    Each costs one PATCH by the workers. A few requests try the key first; if it is refused, the others keep the old
-    key. --outdated compares fingerprints, so it needs the keys in the settings of this host. What was adopted is left
-    alone, and so is a connection whose sealed key is wiped. On a terminal you are asked before more than 20 requests
-    are changed. Exits 1 if an id or a batch does not exist, if none of the given ids could be changed, or if no key is
-    there to compare with.
+    Each connection costs one PATCH by the workers. A few requests try the key first; if it is refused, the others keep
+    the old key. --outdated compares fingerprints, so it needs the keys in the settings of this host. Adopted
+    connections are left alone, and so are connections whose sealed key was wiped. On a terminal you are asked before
+    more than 20 requests are changed. Exits 1 if an id or a batch does not exist, if none of the given ids could be
+    changed, or if there is no key to compare with.
 
     Example: provisioner rekey --credential team-a --outdated
     """
@@ -112,12 +116,12 @@ def rekey(
         raise typer.BadParameter("--all cannot be combined with ids or filters")
     names = None if credentials is None else tuple(map(canonical, credentials))
     order = Order(wanted=wanted, yes=yes, dry_run=dry_run, as_json=as_json)
-    raise typer.Exit(run_async(_rekey(load(config), names, order, outdated=outdated)))
+    return await _rekey(load(config), names, order, outdated=outdated)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What would be changed and why the rest would not, before; and what was changed."""
+    """The preview: what would be changed and why the rest would not; and what was changed."""
 
     operation: str
     dry_run: bool
@@ -125,11 +129,6 @@ class Result:
     unchanged: Mapping[str, int]
     changed: Mapping[str, int] = field(default_factory=dict)
     remarks: Sequence[str] = ()
-
-
-async def _remove(settings: "Settings", change: Removal, order: Order) -> int:
-    async with open_database(settings) as database:
-        return await _change(database, change, order)
 
 
 async def _rekey(settings: "Settings", names: tuple[str, ...] | None, order: Order, *, outdated: bool) -> int:
@@ -148,7 +147,7 @@ async def _rekey(settings: "Settings", names: tuple[str, ...] | None, order: Ord
 
 
 async def _change(database: "Database", change: DesiredChange, order: Order, remarks: Sequence[str] = ()) -> int:
-    """Foresee what becomes of each request, ask if there are many, do it, and say what changed."""
+    """Preview the change of each request, ask if there are many, apply it, and report what changed."""
     if await tell_unknown_of(database, order.wanted):
         return NOT_DONE
     found = await preview(database, change, order.wanted)
@@ -171,13 +170,13 @@ async def _change(database: "Database", change: DesiredChange, order: Order, rem
         steps = bring_about(database, change, order.wanted)
         changed = await carried_out(steps, order, change.name, total=expected, tell=tell)
     tell(changed)
-    # Ids were meant one by one: if nothing could be done for any of them, it could not be done.
+    # Ids were given one by one: if nothing could be done for any of them, the command has failed.
     return NOT_DONE if order.wanted.ids and not expected else DONE
 
 
 def _question(change: DesiredChange, result: Result, expected: int) -> str:
     if not isinstance(change, Removal):
-        return f"Send the present key to {expected:,} connections?"
+        return f"Send the current key to {expected:,} connections?"
     deleted = result.would_change.get("removing", 0)
     return f"Remove {expected:,} requests, and delete what {deleted:,} of them have made?"
 
@@ -200,4 +199,4 @@ def _tell(result: Result, *, as_json: bool) -> None:
     if result.dry_run:
         say("nothing was changed (--dry-run)")
     elif missed > 0:
-        say(f"{missed:>7,} unchanged: changed by somebody else meanwhile, or kept by a trigger or constraint")
+        say(f"{missed:>7,} unchanged: changed by somebody else in the meantime, or kept by a trigger or constraint")

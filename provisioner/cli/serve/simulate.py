@@ -1,5 +1,7 @@
 """`provisioner simulate`: the simulated Infisical on a port of this machine."""
 
+import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
@@ -7,6 +9,7 @@ import typer
 from provisioner.sandbox.simulator.chance import FAULTS, ROTATION_FAULTS, parse_faults
 
 if TYPE_CHECKING:
+    from provisioner.sandbox.simulator import Simulator
     from provisioner.sandbox.simulator.options import Mode, Options
 
 __all__ = ["simulate"]
@@ -70,6 +73,14 @@ TokenTtl = Annotated[int, typer.Option(min=0, metavar="SECONDS", help="Lifetime 
 Faults = Annotated[str, typer.Option(callback=_faults, metavar="NAME=SHARE,…", help=FAULTS_HELP)]
 RotationFaults = Annotated[str, typer.Option(callback=_rotation_faults, metavar="NAME=SHARE,…", help=ROTATION_HELP)]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same ids, secrets and faults.")]
+Env = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Write the variables that other commands need to log in, for a shell to read: `. FILE`.",
+        show_default=False,
+    ),
+]
 
 
 def simulate(  # noqa: PLR0917 - the command line names them
@@ -88,12 +99,14 @@ def simulate(  # noqa: PLR0917 - the command line names them
     faults: Faults = "",
     rotation_faults: RotationFaults = "",
     seed: Seed = 0,
+    env: Env = None,
 ) -> None:
     """Serve a simulated Infisical on 127.0.0.1 until interrupted. Prints one line of JSON when it listens.
 
-    GET /_simulator/state shows what happened; POST /_simulator/settings changes what happens next.
+    With --env FILE it also writes a file that sets the variables for other commands. GET /_simulator/state shows what
+    happened; POST /_simulator/settings changes what happens next.
 
-    Example: provisioner simulate --port 8080 --write-limit 90 --faults cut-after-commit=0.02,html-502=0.01
+    Example: provisioner simulate --env infisical.env --write-limit 90 --faults cut-after-commit=0.02,html-502=0.01
     """
     from provisioner.sandbox.simulator.options import Options
 
@@ -114,18 +127,17 @@ def simulate(  # noqa: PLR0917 - the command line names them
         rotation_faults=parse_faults(rotation_faults, ROTATION_FAULTS),
         seed=seed,
     )
-    raise typer.Exit(_run(options))
+    raise typer.Exit(_run(options, env))
 
 
-def _run(options: "Options") -> int:
+def _run(options: "Options", env: Path | None) -> int:
     from provisioner.cli.terminal.frame import run_async
 
-    return run_async(_serve(options))
+    return run_async(_serve(options, env))
 
 
-async def _serve(options: "Options") -> int:
+async def _serve(options: "Options", env: Path | None) -> int:
     import asyncio
-    import json
     import signal
 
     from provisioner.sandbox.simulator.app import PortTaken, Simulator
@@ -137,7 +149,7 @@ async def _serve(options: "Options") -> int:
         loop.add_signal_handler(number, stop.set)
     try:
         async with Simulator(options) as simulator:
-            typer.echo(json.dumps(simulator.announcement()))
+            _announce(simulator, env)
             await stop.wait()
     except PortTaken as error:
         typer.echo(f"provisioner simulate: {error.strerror}; choose another with --port", err=True)
@@ -145,4 +157,23 @@ async def _serve(options: "Options") -> int:
     except SettingsError as error:
         typer.echo(f"provisioner simulate: {error}", err=True)
         return 2
+    except OSError as error:
+        typer.echo(f"provisioner simulate: {env} cannot be written: {error.strerror}", err=True)
+        return 1
     return 0
+
+
+def _announce(simulator: "Simulator", env: Path | None) -> None:
+    """Say where it listens and how to log in: to a program on standard output, and to a shell in a file."""
+    import json
+
+    variables = {
+        "INFISICAL_HOST": simulator.url,
+        "INFISICAL_UNIVERSAL_AUTH_CLIENT_ID": simulator.client_id,
+        "INFISICAL_UNIVERSAL_AUTH_CLIENT_SECRET": simulator.client_secret,
+        "OPENROUTER_PROVISIONING_KEY": "sk-or-v1-simulated",
+    }
+    if env is not None:
+        exports = (f"export {name}={shlex.quote(value)}\n" for name, value in variables.items())
+        env.write_text("".join(exports), encoding="utf-8")
+    typer.echo(json.dumps(simulator.announcement()))

@@ -1,4 +1,4 @@
-"""What lies ahead: what would be created, exists already or conflicts, how long it takes, and what is in the way."""
+"""Predict an onboarding: what would be created, exists or conflicts, how long it takes, and what prevents it."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
     from provisioner.postgres.pool import Database
     from provisioner.settings import Settings
 
-AT_ONCE: Final = 5_000  # connections that the table is asked for in one statement
-NAMED: Final = 5  # of a kind, one by one
+AT_ONCE: Final = 5_000  # connections per query of the table
+NAMED: Final = 5  # of a kind that are listed
 _WORDS: Final = {
     PlannedOutcome.CREATE: "to create",
-    PlannedOutcome.ADOPT: "exist already and will be adopted: recorded as they are",
-    PlannedOutcome.REPLACE: "exist already and will be replaced: given our key",
+    PlannedOutcome.ADOPT: "already exist and will be adopted: recorded as they are",
+    PlannedOutcome.REPLACE: "already exist and will be replaced: they get our key",
     PlannedOutcome.CONFLICT: "conflict: somebody else's connection has the name",
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
+class TargetAnswer:
     """What a target told: the projects that the identity is in, and what is in them.
 
-    `organization` has the projects with connections; None if the identity may not read those of the organization.
-    `missing` says of credentials, as they stand in the rows, why they cannot be used.
+    `organization` has the projects with connections; None if the identity may not list those of the organization.
+    `missing` says why credentials, as written in the rows, cannot be used.
     """
 
     projects: Mapping[str, SeenProject]
@@ -42,20 +42,20 @@ class Told:
     missing: Mapping[str, str]
 
     def project(self, project_id: str) -> Project | None:
-        """A project with its connections; None if they are not known."""
+        """Return a project with its connections; None if they are unknown."""
         if self.organization is None:
             return None
         return self.organization.get(project_id.lower(), Project.of(()))
 
 
 @dataclass(slots=True, kw_only=True)
-class Ahead:
+class Preview:
     """What was found. `known` are in the table already, by status; `new` are not, by what would come of them.
 
-    `blocked` cannot be done with the settings at hand, by the reason; `wrong_keys` are those of them that have keys of
-    their own. The identity is no member of the projects of
-    `strangers`. `work` is how many creates and replacements the new ones add, by target. `seconds` is how long the rest
-    takes, None if that is not known, and `why` says from what.
+    `blocked` ones cannot be done with the present settings, by reason; `wrong_keys` are those of them with keys of
+    their own. `strangers` are requests in projects without the identity. `work` is the number of creates and
+    replacements that new ones add, by target. The rest takes `seconds`; None if that is unknown, and `why` is the
+    basis.
     """
 
     requests: int = 0
@@ -72,16 +72,16 @@ class Ahead:
 
     @property
     def to_do(self) -> int:
-        """How many are not finished, new ones included."""
+        """The number of requests that are not finished, including new ones."""
         return self.known["pending"] + self.new.total()
 
     @property
     def is_hopeless(self) -> bool:
-        """Whether nothing of it can be done."""
+        """Whether nothing can be done."""
         return self.requests > 0 and self.blocked.total() >= self.requests
 
     def told(self) -> Iterator[str]:
-        """All of it, in lines."""
+        """Yield the prediction, line by line."""
         for what, word in _WORDS.items():
             if self.new[what]:
                 yield f"{self.new[what]:>9,} {word}"
@@ -102,7 +102,7 @@ class Ahead:
             yield f"{'':9} conflicts are not known in advance: the identity may not list the organization's connections"
 
     def time(self) -> str:
-        """How long the rest takes, in words."""
+        """Return how long the rest takes, in words."""
         if self.seconds is None:
             return "not known before the first create"
         return f"about {duration(max(1.0, self.seconds))}" + (f" ({self.why})" if self.why else "")
@@ -115,29 +115,29 @@ def _some(lines: Sequence[Line]) -> Iterator[str]:
         yield f"{'':10}… and {len(lines) - NAMED:,} more"
 
 
-async def look_ahead(
-    settings: "Settings", database: "Database", lines: Sequence[Line], told: Mapping[str, Told] | None = None
-) -> Ahead:
-    """Ask the table and each target; `told` is what was asked already. Raises as `ask` does."""
-    ahead = Ahead(requests=len(lines))
+async def preview_of(
+    settings: "Settings", database: "Database", lines: Sequence[Line], told: Mapping[str, TargetAnswer] | None = None
+) -> Preview:
+    """Ask the table and each target; `told` is what was asked already. Raises as `ask_target` does."""
+    preview = Preview(requests=len(lines))
     known = dict(told or {})
     for target in sorted({line.target for line in lines}):
         of_target = [line for line in lines if line.target == target]
         if target not in settings.targets:
-            ahead.blocked[f"target {target} is not in the settings: add [targets.{target}]"] += len(of_target)
+            preview.blocked[f"target {target} is not in the settings: add [targets.{target}]"] += len(of_target)
             continue
-        fresh = await _unknown(database, target, of_target, ahead)
-        if not fresh and not ahead.known["pending"]:
+        fresh = await _unknown(database, target, of_target, preview)
+        if not fresh and not preview.known["pending"]:
             continue
         if target not in known:
-            known[target] = await ask(settings, database, target, map(request_of, of_target))
+            known[target] = await ask_target(settings, database, target, map(request_of, of_target))
         for line in fresh:
-            _judge(line, known[target], ahead)
-    ahead.seconds, ahead.why = await time_left(settings, database, ahead.work, settings.targets)
-    return ahead
+            _judge(line, known[target], preview)
+    preview.seconds, preview.why = await time_left(settings, database, preview.work, settings.targets)
+    return preview
 
 
-async def _unknown(database: "Database", target: str, lines: Sequence[Line], ahead: Ahead) -> Sequence[Line]:
+async def _unknown(database: "Database", target: str, lines: Sequence[Line], preview: Preview) -> Sequence[Line]:
     """Those that the table does not have yet; the others are counted."""
     from provisioner.postgres.recorded import asked_for
 
@@ -145,38 +145,38 @@ async def _unknown(database: "Database", target: str, lines: Sequence[Line], ahe
     for start in range(0, len(lines), AT_ONCE):
         some = {(line.project_id, line.name): line for line in lines[start : start + AT_ONCE]}
         asked = await asked_for(database, target, list(some))
-        ahead.known.update(each.status for each in asked.values())
+        preview.known.update(each.status for each in asked.values())
         fresh.update({place: line for place, line in some.items() if place not in asked})
     return list(fresh.values())
 
 
-def _judge(line: Line, told: Told, ahead: Ahead) -> None:
+def _judge(line: Line, told: TargetAnswer, preview: Preview) -> None:
     if why := told.missing.get(line.credential):
         sealed = line.credential.startswith(SEALED)
         reason = f"{'its API key' if sealed else f'credential {line.credential}'}: {why}"
-        ahead.blocked[reason] += 1
+        preview.blocked[reason] += 1
         if sealed:
-            ahead.wrong_keys.setdefault(reason, []).append(line)
+            preview.wrong_keys.setdefault(reason, []).append(line)
     if line.project_id.lower() not in told.projects:
-        ahead.strangers.append(line)
+        preview.strangers.append(line)
     project = told.project(line.project_id)
     if project is None:
-        ahead.unseen += 1
-        ahead.new[PlannedOutcome.CREATE] += 1
-        ahead.work[line.target] += 1
+        preview.unseen += 1
+        preview.new[PlannedOutcome.CREATE] += 1
+        preview.work[line.target] += 1
         return
     what = planned_outcome(line.name, line.on_conflict, project, recorded_id=None)
-    ahead.new[what] += 1
+    preview.new[what] += 1
     if what is PlannedOutcome.CONFLICT:
-        ahead.conflicts.append(line)
+        preview.conflicts.append(line)
     else:
-        ahead.work[line.target] += 1
+        preview.work[line.target] += 1
 
 
-def question(ahead: Ahead) -> str:
+def question(preview: Preview) -> str:
     """What is asked before anything is written."""
-    created = ahead.new[PlannedOutcome.CREATE]
-    others = ahead.to_do - created - ahead.new[PlannedOutcome.CONFLICT]
+    created = preview.new[PlannedOutcome.CREATE]
+    others = preview.to_do - created - preview.new[PlannedOutcome.CONFLICT]
     if not created:
         return f"Carry out {several(others, 'request')}?"
     return f"Create {several(created, 'connection')}" + (
@@ -184,7 +184,9 @@ def question(ahead: Ahead) -> str:
     )
 
 
-async def ask(settings: "Settings", database: "Database", target: str, requests: Iterable[Request]) -> Told:
+async def ask_target(
+    settings: "Settings", database: "Database", target: str, requests: Iterable[Request]
+) -> TargetAnswer:
     """Log in once, read two lists, and see whether the keys of these requests are there, and are management keys.
 
     Raises `SettingsError`, `TargetUnusable` with what to do, `DatabaseUnavailable` and `DatabaseUnusable`.
@@ -196,7 +198,7 @@ async def ask(settings: "Settings", database: "Database", target: str, requests:
         surveyor, asker = Surveyor(found.way), key_asker(settings, settings.targets[target].url)
         projects = await surveyor.projects(None)
         keys = await ask_about_keys(found.connections.vault, asker, requests)
-        return Told(
+        return TargetAnswer(
             projects={project.id.lower(): project for project in projects},
             organization=await surveyor.organization(),
             missing={**keys.missing, **keys.refused},
@@ -204,9 +206,9 @@ async def ask(settings: "Settings", database: "Database", target: str, requests:
 
 
 async def without_connection(
-    settings: "Settings", database: "Database", target: str, told: Told, projects: Sequence[SeenProject]
+    settings: "Settings", database: "Database", target: str, told: TargetAnswer, projects: Sequence[SeenProject]
 ) -> Sequence[SeenProject]:
-    """Those of the projects that have no OpenRouter connection: one more read a project, if there is no other way."""
+    """Return the projects without an OpenRouter connection: at most one more read per project."""
     empty: dict[str, bool] = {}
     if told.organization is not None:
         empty = {each.id: not (told.organization.get(each.id.lower()) or Project.of(())).by_id for each in projects}

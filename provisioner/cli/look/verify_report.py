@@ -1,46 +1,32 @@
-"""What `verify` finds, and how it is told; and of what could not be looked up, as `plan` does, too."""
+"""What `verify` finds, and how it is told."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from provisioner.cli.asking.infisical import SHOWN, Unqueried, tell_more, tell_unasked
 from provisioner.cli.terminal.output import called, print_json, say
 from provisioner.core.comparison import AnyRecorded, Difference, Recorded
 from provisioner.core.text import several
 
-SHOWN: Final = 20  # of a kind, one by one; --json has all
-
 _LEFT_ALONE: Final = {
     "adopted": "they were adopted, and belong to somebody else",
-    "wiped": "their sealed key is wiped, so set credential to a new one",
-    "failing": "Infisical could not replace their keys, and tries again by itself: fix what the message says",
-    "not now": "they have been changed meanwhile",
+    "wiped": "their sealed key was wiped: set credential to a new one",
+    "failing": "Infisical could not replace their keys, and tries again automatically: fix what the message says",
+    "not now": "they have changed in the meantime",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Unasked:
-    """Requests whose project could not be asked for, or with `project_id` None whose target."""
-
-    target: str
-    project_id: str | None
-    requests: int
-    problem: str
-
-    def __str__(self) -> str:
-        return f"project {self.project_id}: {self.problem}" if self.project_id else self.problem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One request whose connection or rotation is not as it was recorded."""
+    """One request whose connection or rotation differs from what was recorded."""
 
     recorded: AnyRecorded
     differences: Mapping[Difference, str]
 
     def document(self) -> dict[str, Any]:
-        """What is told of it, for programs."""
+        """The finding, for programs."""
         one = self.recorded
         return {
             "id": one.id,
@@ -55,7 +41,7 @@ class Finding:
 
 @dataclass(slots=True, kw_only=True)
 class Verified:
-    """What a comparison showed, and with `repaired` what becomes of each request that differs.
+    """The result of a comparison, and with `repaired` what happens to each request that differs.
 
     `fingerprints` are those of the keys that this host has; `unknown_keys` counts, by credential, the connections whose
     key could not be compared.
@@ -66,18 +52,18 @@ class Verified:
     rotations: int = 0
     projects: set[tuple[str, str]] = field(default_factory=set)
     findings: list[Finding] = field(default_factory=list)
-    unasked: list[Unasked] = field(default_factory=list)
+    unasked: list[Unqueried] = field(default_factory=list)
     unknown_keys: Counter[str] = field(default_factory=Counter)
     repaired: Mapping[int, str] | None = None
 
     @property
     def is_fine(self) -> bool:
-        """Whether all was compared and nothing differs."""
+        """Whether everything was compared and nothing differs."""
         return not (self.findings or self.unasked)
 
     @property
     def left_alone(self) -> Mapping[str, Sequence[Finding]]:
-        """What was to be repaired and is not, by the reason."""
+        """The findings that were not repaired, by reason."""
         left: dict[str, list[Finding]] = {}
         for finding in self.findings:
             outcome = (self.repaired or {}).get(finding.recorded.id, "not now")
@@ -86,13 +72,13 @@ class Verified:
         return left
 
     def note_key(self, recorded: Recorded) -> None:
-        """Count a connection whose key cannot be compared. A sealed key is nobody else's, and never outdated."""
+        """Count a connection whose key cannot be compared. A sealed key is never outdated."""
         if recorded.key_fingerprint and not recorded.credential.startswith("sealed:"):
             self.unknown_keys.update([recorded.credential] if recorded.credential not in self.fingerprints else [])
 
 
 def tell_verified(verified: Verified, *, as_json: bool) -> None:
-    """Print what a comparison showed."""
+    """Print the result of a comparison."""
     if as_json:
         findings = [finding.document() for finding in verified.findings]
         repaired = None
@@ -127,35 +113,19 @@ def tell_verified(verified: Verified, *, as_json: bool) -> None:
         tell_more(len(alike))
     tell_unasked(verified.unasked)
     for credential, number in sorted(verified.unknown_keys.items()):
-        say(f"{number:>9,} have a key of credential {credential!r}, which this host does not have: not compared")
+        say(f"{number:>9,} not compared: this host does not have the key of credential {credential!r}")
     if verified.is_fine and verified.compared:
-        say("all are as recorded")
+        say("everything is as recorded")
     elif verified.repaired is not None:
         _tell_repaired(verified)
 
 
 def _tell_repaired(verified: Verified) -> None:
     repairing = sum(outcome == "repairing" for outcome in (verified.repaired or {}).values())
-    say(f"{repairing:>9,} are put in line by the workers")
+    say(f"{repairing:>9,} will be repaired by the workers")
     for outcome, findings in verified.left_alone.items():
         say(f"{len(findings):>9,} left alone: {_LEFT_ALONE[outcome]}")
         for finding in findings[:SHOWN]:
             one = finding.recorded
             say(f"{'':10}request {one.id}, {one.name} in project {one.project_id}")
         tell_more(len(findings))
-
-
-def tell_unasked(unasked: Sequence[Unasked]) -> None:
-    """Say how many requests could not be looked up, and why."""
-    if not unasked:
-        return
-    say(f"{sum(each.requests for each in unasked):>9,} could not be looked up")
-    for each in unasked[:SHOWN]:
-        say(f"{'':10}{each}")
-    tell_more(len(unasked))
-
-
-def tell_more(number: int) -> None:
-    """Say how many are not shown, if any are not."""
-    if number > SHOWN:
-        say(f"{'':10}… and {number - SHOWN:,} more; --json has all")
