@@ -1,4 +1,4 @@
-"""The list of settings, and their names in a file, in the environment, in the ecosystem, and in the docs."""
+"""All settings, and the names of each: in a file, in the environment, in other products' variables, in the docs."""
 
 import difflib
 import re
@@ -17,11 +17,11 @@ Setting = tuple[str, ...]  # ("retry", "base"), ("targets", "default", "url")
 PREFIX: Final = "PROVISIONER_"
 DEFAULT_URL: Final = "https://us.infisical.com"
 SECTIONS: Final[dict[str, type[Section]]] = {
-    # For sections with any number of names, the last part is the type of each.
+    # For a section with any number of entries, the last argument is the type of an entry.
     name: (get_args(field.annotation) or (field.annotation,))[-1]
     for name, field in Sections.model_fields.items()
 }
-# Sections with any number of names, and the names that the database accepts.
+# Sections with any number of entries, and the names that the database accepts for one.
 NAMED: Final = {
     "targets": re.compile(r"[a-z0-9][a-z0-9-]{0,62}"),
     "credentials": re.compile(r"(?!sk-)[a-z0-9][a-z0-9-]{0,39}"),
@@ -42,7 +42,7 @@ OPENROUTER_KEY: Final = "OPENROUTER_PROVISIONING_KEY"
 
 
 def dotted(path: Setting) -> str:
-    """Return the name of a setting for people: `targets.default.url`."""
+    """Return the name of a setting as people write it: `targets.default.url`."""
     return ".".join(path)
 
 
@@ -52,7 +52,7 @@ def variable(*path: str) -> str:
 
 
 def in_file(path: Setting) -> str:
-    """Return a setting the way a file has it: `[targets.default] url`."""
+    """Return the name of a setting as a file has it: `[targets.default] url`."""
     return f"[{'.'.join(path[:-1])}] {path[-1]}" if len(path) > 1 else path[0]
 
 
@@ -65,17 +65,17 @@ def field_of(path: Setting) -> FieldInfo | None:
 
 
 def is_secret(field: FieldInfo | None) -> bool:
-    """Whether the values of this field must not be shown."""
+    """Tell whether the values of this field must not be shown."""
     return field is not None and Secret in _types(field.annotation)
 
 
 def file_of(path: Setting) -> list[Setting]:
-    """Return the name of the setting that gives a file with this secret's value."""
+    """Return the setting that names a file with this setting's value; only secrets have one."""
     return [(*path[:-1], f"{path[-1]}_file")] if is_secret(field_of(path)) else []
 
 
 def resolve(path: Setting) -> tuple[Setting, bool] | None:
-    """Return the setting that was meant, and whether its value is in a file; None if there is none.
+    """Find the setting, and whether its value is in a file; None if there is no such setting.
 
     An Infisical secret may be written as its own table, and every secret as `…_file`.
     """
@@ -88,7 +88,7 @@ def resolve(path: Setting) -> tuple[Setting, bool] | None:
 
 
 def paths(names: Iterable[str] = ("<name>",)) -> Iterator[Setting]:
-    """Yield every setting in the order of the reference, with these names for targets and credentials."""
+    """Yield every setting in the order of the reference, with these names of targets and credentials."""
     for section, model in SECTIONS.items():
         for prefix in [(section, name) for name in names] if section in NAMED else [(section,)]:
             for field in model.model_fields:
@@ -96,7 +96,7 @@ def paths(names: Iterable[str] = ("<name>",)) -> Iterator[Setting]:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Return the known word that is most similar to this one."""
+    """Return the most similar known word."""
     return difflib.get_close_matches(word, list(known), n=1, cutoff=0.0)[0]
 
 
@@ -112,7 +112,7 @@ def settings_table() -> str:
 
 
 def _default(info: FieldInfo) -> str:
-    # A target's URL is the only required value, except for the built-in target.
+    # Only a target's URL is required, for every target except `default`.
     if info.default is PydanticUndefined:
         return f"`{DEFAULT_URL}` for `default`"
     return UNSET if info.default is None else f"`{displayed(info.default)}`"

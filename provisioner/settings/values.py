@@ -1,6 +1,6 @@
-"""The types of values that settings have, and when a value is unusable.
+"""The types of settings, and the checks of their values.
 
-No message repeats a value, because a secret may have been put in the wrong place.
+No message repeats the value: it may be a secret in the wrong place.
 """
 
 import ipaddress
@@ -42,7 +42,7 @@ class RateLimit:
     window: float  # seconds
 
     def __str__(self) -> str:
-        """Return the limit in the form of a setting."""
+        """Format it as in a setting."""
         for unit in ("h", "min", "s"):
             count = self.window / UNITS[unit]
             if count >= 1 and count.is_integer():
@@ -51,12 +51,12 @@ class RateLimit:
 
 
 def normalise_name(name: str) -> str:
-    """Return a target's or credential's name in the form used for comparison: lower case, `_` as `-`."""
+    """Normalise the name of a target or credential for comparison: lower case, `-` for `_`."""
     return name.lower().replace("_", "-")
 
 
 def refuse(rule: str, *fields: str) -> PydanticCustomError:
-    """Return the error that says what a value must be; `fields` names the fields to blame, if there are several."""
+    """Return an error that says what a value must be; `fields` are the ones to blame."""
     return PydanticCustomError("rule", "{rule}", {"rule": rule, "fields": fields})
 
 
@@ -100,7 +100,7 @@ def parse_check(given: object) -> bool | Literal["auto"]:
 
 
 def _words(given: object, rule: str) -> list[str]:
-    """Read a list of texts, or one with commas between them."""
+    """Read a list of words, or a text with commas in between."""
     words = given.split(",") if isinstance(given, str) else given
     if not isinstance(words, list | tuple) or not all(isinstance(word, str) for word in words):
         raise refuse(rule)
@@ -108,17 +108,17 @@ def _words(given: object, rule: str) -> list[str]:
 
 
 def parse_globs(given: object) -> str:
-    """Parse globs: a list, or text separated by commas."""
+    """Read globs: a list, or a text with commas in between."""
     return ", ".join(_words(given, "must be globs, as a list or separated by commas"))
 
 
 def globs_of(text: str) -> tuple[str, ...]:
-    """Return the globs in a result of `parse_globs`."""
+    """Split the result of `parse_globs`."""
     return tuple(text.split(", ")) if text else ()
 
 
 def parse_events(given: object) -> str:
-    """Parse events: a list, or names separated by commas."""
+    """Read event names: a list, or a text with commas in between."""
     told = dict.fromkeys(word.lower() for word in _words(given, _EVENTS_RULE))
     if not told or not told.keys() <= set(EVENTS):
         raise refuse(_EVENTS_RULE)
@@ -134,7 +134,7 @@ def parse_period(given: object) -> str:
 
 
 def seconds_of(period: str) -> float | None:
-    """Return a period in seconds; None if it is off."""
+    """Return the seconds in a period; None if it is off."""
     found = _PERIOD.fullmatch(period)
     return int(found[1]) * PERIODS[found[2]] if found else None
 
@@ -150,7 +150,7 @@ def parse_address(text: str) -> tuple[str, int] | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether data for this host never leaves the machine."""
+    """Tell whether a host is this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -173,7 +173,7 @@ def _split(url: str, schemes: tuple[str, ...]) -> SplitResult:
     """Split a URL, or say what is wrong with it."""
     wanted = " or ".join(f"{scheme}://" for scheme in schemes)
     problem = refuse(f"must be a URL that begins with {wanted} and names a host")
-    # `urlsplit` silently drops line breaks and tabs, and so would hide them.
+    # `urlsplit` silently drops line breaks and tabs.
     if not url.isascii() or not url.isprintable() or " " in url:
         raise problem
     try:
@@ -198,7 +198,7 @@ def _base_url(url: str) -> str:
 
 
 def same_base(one: str, other: str) -> bool:
-    """Whether two texts are base URLs of one Infisical."""
+    """Tell whether two texts are base URLs of the same Infisical."""
     try:
         return _base_url(one) == _base_url(other)
     except PydanticCustomError:
@@ -256,7 +256,7 @@ def _lower(given: object) -> object:
 
 
 def _home(given: object) -> object:
-    """Expand `~` to the home directory; a path that no file system can have stays as it is."""
+    """Expand `~`, and refuse a path that no file system can have."""
     if isinstance(given, Path):
         given = str(given)
     if not isinstance(given, str) or not given or not given.isprintable():
@@ -275,7 +275,7 @@ def _file(given: Path) -> Path:
 
 
 def shown(value: object) -> str | int | float | bool | None:
-    """Return a value as a program may see it: secrets masked, unset as nothing."""
+    """Return a value for programs: secrets masked, None if unset."""
     if isinstance(value, Secret):
         return MASK
     if isinstance(value, RateLimit | Path):
@@ -286,7 +286,7 @@ def shown(value: object) -> str | int | float | bool | None:
 
 
 def displayed(value: object) -> str:
-    """Return a value as people read it: `true`, a dash, a mask."""
+    """Return a value for people: `true`, a dash, a mask."""
     plain = shown(value)
     if plain is None:
         return UNSET

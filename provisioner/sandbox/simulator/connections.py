@@ -12,7 +12,7 @@ from provisioner.sandbox.simulator.world import World
 
 __all__ = ["check_app", "create", "delete", "get", "get_by_name", "list_all", "patch"]
 
-# The column's length in characters; the request itself is checked for its length in UTF-16.
+# The column counts characters; the check of the request counts UTF-16 units.
 DESCRIPTION_COLUMN: Final = 255
 
 
@@ -36,7 +36,7 @@ def _insert(world: World, wanted: NewConnection) -> Connection:
         raise not_found(f"Project with ID '{wanted.project_id}' not found")  # deleted during the call to OpenRouter
     _check_description(wanted.description, error="Create")
     if wanted.project_id == "":
-        # The server reports every violation of a foreign key as this one.
+        # The server reports every violation of a foreign key like this.
         raise Refusal(400, "BadRequest", "The selected GitHub App no longer exists. Please try again.")
     return world.insert(
         name=wanted.name, description=wanted.description, project_id=wanted.project_id, api_key=wanted.api_key
@@ -44,7 +44,7 @@ def _insert(world: World, wanted: NewConnection) -> Connection:
 
 
 def _check_description(text: str | None, *, error: str) -> None:
-    """Raise the 500 for a text that the database rejects: too long, or with a zero byte."""
+    """Raise the 500 for a text that the database refuses: it is too long, or contains a zero byte."""
     if text is not None and (len(text) > DESCRIPTION_COLUMN or "\0" in text):
         raise internal(error=error)
 

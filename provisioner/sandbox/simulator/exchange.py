@@ -1,4 +1,4 @@
-"""One request on its way through the server: its contents, its time limit, and its fault."""
+"""One request on its way through the server: its content, its waits, and its faults."""
 
 import asyncio
 import codecs
@@ -62,22 +62,22 @@ class Exchange:
         return forwarded.partition(",")[0].strip() if forwarded else self.request.remote or ""
 
     def asked(self, name: str) -> str | None:
-        """Return one query parameter; refuses a query that has it twice."""
+        """Return the value of a query parameter; one that is given twice is refused."""
         values = parse_qs(self.query).get(name, [])
         if len(values) > 1:
             refuse([mismatch("string", values, (name,))])
         return values[0] if values else None
 
     def needed(self, *names: str) -> list[str]:
-        """Return these query parameters; refuses a query that lacks one."""
+        """Return the values of required query parameters; a missing one is refused."""
         values = [(name, self.asked(name)) for name in names]
         refuse([mismatch("string", UNDEFINED, (name,)) for name, value in values if value is None])
         return [str(value) for _, value in values]
 
-    # Its duration.
+    # Waiting.
 
     async def wait(self, seconds: float) -> None:
-        """Sleep. If the request has gone unanswered for too long, its connection is cut, but its work continues."""
+        """Wait. If the request goes unanswered for too long, its connection is cut, but its work continues."""
         if seconds <= 0:
             return
         if not self.is_cut:
@@ -101,7 +101,7 @@ class Exchange:
         return await self._watched(future)
 
     async def _watched(self, awaitable: Awaitable[T]) -> T:
-        """Wait in a way that the server can end when it stops."""
+        """Wait in a way that the server can cancel when it stops."""
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - a coroutine runs in a task
         self.world.waits.add(task)
@@ -110,10 +110,10 @@ class Exchange:
         finally:
             self.world.waits.discard(task)
 
-    # Its random faults.
+    # Faults.
 
     def strike(self) -> None:
-        """Count that its fault had its effect."""
+        """Record that the fault took effect."""
         if self.fault is None or self.faults is None:
             return
         self.faults.strike(self.fault)
@@ -121,13 +121,13 @@ class Exchange:
             self.record.fault = self.fault
 
     async def delay(self) -> None:
-        """Take one second longer, if it is to be slow."""
+        """Take a second longer if the fault is `slow`."""
         if self.fault == "slow":
             self.strike()
             await self.wait(SLOW)
 
     async def before_commit(self, *, error: str = "Create") -> None:
-        """Fail before anything is done, or continue although the client has gone."""
+        """Fail before anything is done, or continue although nobody is listening any more."""
         match self.fault:
             case "cut-before-commit":
                 self.lose()
@@ -140,7 +140,7 @@ class Exchange:
                 await self.wait(self.world.settings.late_by)
 
     def after_commit(self, made: str | None = None) -> None:
-        """Record what was made, and lose the answer if the fault says so."""
+        """Record what was created, and lose the answer if the fault says so."""
         if self.record is not None:
             self.record.committed = True
             self.record.connection_id = made
@@ -152,7 +152,7 @@ class Exchange:
                 raise internal()
 
     def lose(self) -> NoReturn:
-        """Cut the connection without an answer, as its fault demands."""
+        """Cut the connection without an answer, as the fault demands."""
         self.strike()
         self.cut()
         raise Cut
@@ -172,7 +172,7 @@ class Exchange:
             transport.abort()
         raise Cut
 
-    # Its contents.
+    # The body.
 
     async def read(self) -> bytes:
         """Return the body, or `TOO_LARGE`. Raises `Cut` if the client left before its end."""
@@ -186,7 +186,7 @@ class Exchange:
             raise Cut from None
 
     def parse(self, raw: bytes) -> None:
-        """Parse the body; everything unreadable leads to the same 500."""
+        """Parse the body; anything unreadable is the same 500."""
         self.body = _parsed(raw, self.request)
         if self.record is not None:
             self.record.note(self.body)

@@ -1,4 +1,4 @@
-"""The server's limits: the cloud's rate limiter, and its database connections."""
+"""The server's limits: the cloud's rate limiter, and the database connections."""
 
 import asyncio
 from collections import deque
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Limiter", "Pool", "Verdict"]
 
-# This many transactions get both connections before any other begins.
+# How many transactions get both connections before any other begins.
 AHEAD = 2
-# Waits that began less than this many turns after one that ends, end with it.
+# Waits that began fewer than this many turns after one that times out end with it.
 TOGETHER = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """The rate limiter's decision on one request; `reset` is in whole seconds until the window ends."""
+    """The limiter's verdict on one request; `reset` is the number of seconds until the window ends."""
 
     allowed: bool
     limit: int
@@ -48,7 +48,7 @@ class _Window:
 
 
 class Limiter:
-    """A fixed window per client address and route, begun by its first request.
+    """A fixed window for each client address and route, which starts with its first request.
 
     Times are seconds of any steady clock, passed to each call.
     """
@@ -105,11 +105,11 @@ class Pool:
     _alarm: asyncio.TimerHandle | None = None
 
     def refill(self) -> None:
-        """Hand out additional connections after the size was changed."""
+        """Hand out the connections that a larger size adds."""
         self._give(0)
 
     def public(self) -> dict[str, int]:
-        """Return the pool's part of GET /_simulator/state: the present, the longest queue, waits that timed out."""
+        """Return what GET /_simulator/state shows: the present, the longest queue, and the waits that timed out."""
         return {
             "used": self.used,
             "waiting": len(self._queue),
@@ -118,7 +118,7 @@ class Pool:
         }
 
     async def turn(self, exchange: "Exchange") -> None:
-        """Wait for the thread and let it work."""
+        """Wait for a turn of the thread."""
         if not self.world.settings.pool:
             return
         now = asyncio.get_running_loop().time()
@@ -127,7 +127,7 @@ class Pool:
         self._turns += 1
 
     async def read(self, exchange: "Exchange", *, error: str) -> None:
-        """Take a connection for one statement; raise the 500 with this name if none becomes free in time."""
+        """Take a connection for one statement; if none is free in time, raise a 500 with that name."""
         await self._take(exchange, 1, error)
         self._give(1)
 
