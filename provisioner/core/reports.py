@@ -309,7 +309,7 @@ class Leftovers:
 
     `paused`, `unserved` and `outside` (the identity may not create in the project) are by target, `quarantined` by
     credential, `failed` by error code. `scheduled` requests start later, and `unfinished` ones were left because the
-    run was told to stop. `unrecorded` ones have ended, but the database refuses to record how.
+    run was told to stop. `unrecorded` ones have ended, but the database refuses to record how. `removed` ones are gone.
     """
 
     paused: dict[str, int] = field(default_factory=dict)
@@ -318,6 +318,7 @@ class Leftovers:
     unserved: dict[str, int] = field(default_factory=dict)
     failed: dict[str, int] = field(default_factory=dict)
     succeeded: int = 0
+    removed: int = 0
     scheduled: int = 0
     unfinished: int = 0
     unrecorded: int = 0
@@ -328,6 +329,7 @@ class Leftovers:
         return replace(
             self,
             succeeded=max(0, self.succeeded - before.succeeded),
+            removed=max(0, self.removed - before.removed),
             failed={code: count for code, count in failed.items() if count > 0},
         )
 

@@ -138,6 +138,7 @@ async def read_leftovers(database: Database, targets: Collection[str]) -> Leftov
         outside=found.get("outside", {}),
         failed=found.get("failed", {}),
         succeeded=sum(found.get("succeeded", {}).values()),
+        removed=sum(found.get("removed", {}).values()),
         scheduled=sum(found.get("scheduled", {}).values()),
         unfinished=sum(found.get("unfinished", {}).values()),
         unrecorded=sum(found.get("unrecorded", {}).values()),

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from provisioner.cli.terminal.output import say
+from provisioner.cli.terminal.output import say, tell_warning
 from provisioner.core.comparison import Project
 from provisioner.core.errors import ProvisionerError
 from provisioner.core.model import Connection, Observation, Request, Result
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 SHOWN: Final = 20  # of a kind, one by one; --json has all
 AT_ONCE: Final = 8  # reads in flight
 PATIENCE: Final = 5  # projects in a row without an answer, after which the target is given up
+NOTABLE: Final = 15.0  # seconds of waiting for a permit, of which people are told
+WINDOWS: Final = 4  # of the rate limit, after which a read that each of them refuses is given up
 FEW: Final = 3  # projects that are asked for one by one: the list of the organization may hold 100 000 connections
 
 T = TypeVar("T")
@@ -67,13 +69,14 @@ class Surveyor:
     """
 
     def __init__(
-        self, way: "InfisicalAccess", *, rotations: "InfisicalAccess | None" = None, whole: bool = True
+        self, access: "InfisicalAccess", *, rotations: "InfisicalAccess | None" = None, whole: bool = True
     ) -> None:
         self.rotations = Surveyor(rotations, whole=False) if rotations else self
-        self._name = way.name
-        self._reads = way.reads
-        self._connections = way.connections
+        self._name = access.name
+        self._reads = access.reads
+        self._connections = access.connections
         self._silent = 0
+        self._told = False
         self._turn = asyncio.Lock()
         self._next = 0.0  # on the event loop's clock; no permit is requested earlier
         self._organization: Mapping[str, Project] | None = None if whole else {}
@@ -167,22 +170,29 @@ class Surveyor:
     async def _read(
         self, call: "Callable[[], Awaitable[tuple[Observation, tuple[T, ...]]]]"
     ) -> tuple[Observation, tuple[T, ...]]:
-        while True:
+        for _ in range(WINDOWS):
             await self._permit()
             found = await call()
             seen = found[0]
             learn_from(self._reads, seen)
-            if seen.result is not Result.THROTTLED:  # else the budget is blocked now, and waits as long as it has to
+            if seen.result is not Result.THROTTLED:
                 self._count(seen.result, seen.message)
                 return found
+        raise TargetUnusable(f"target {self._name} answers every read with 429 ({seen.message}): run the command later")
 
     async def _permit(self) -> None:
         """Wait for a spare permit: a survey can wait, while workers look up what may have been made."""
         clock = asyncio.get_running_loop().time
         async with self._turn:
             await asyncio.sleep(self._next - clock())
-            granted = await take_permit(self._reads, spare=True)
+            granted = await take_permit(self._reads, spare=True, waits=self._tell_wait)
             self._next = clock() + granted.wait
+
+    def _tell_wait(self, seconds: float) -> None:
+        """Say once why nothing happens, if that lasts."""
+        if seconds >= NOTABLE and not self._told:
+            self._told = True
+            tell_warning(f"target {self._name} allows no read at the moment: waiting for about {seconds:.0f} s")
 
     def _count(self, seen: Result, message: str) -> None:
         self._silent = self._silent + 1 if seen in _NO_ANSWER else 0
@@ -203,7 +213,7 @@ async def surveying(settings: "Settings", database: "Database", target: str) -> 
     from provisioner.postgres.permits import may_share
 
     async with opened(settings, database, target, shared=await may_share(database)) as found:
-        yield Surveyor(found.way, rotations=found.rotation_way)
+        yield Surveyor(found.access, rotations=found.rotation_access)
 
 
 @asynccontextmanager
@@ -224,7 +234,7 @@ async def looking(settings: "Settings", target: str) -> AsyncIterator[Surveyor]:
                 pass  # it is not needed for anything else
             else:
                 async with opened(settings, database, target, shared=shared) as found:
-                    yield Surveyor(found.way)
+                    yield Surveyor(found.access)
                 return
     from provisioner.observe.logs import configure_logging
     from provisioner.postgres.permits import LonePermits
@@ -233,8 +243,8 @@ async def looking(settings: "Settings", target: str) -> AsyncIterator[Surveyor]:
 
     configure_logging("critical")  # the command itself reports errors, once
     clock = DatabaseClock(wall=partial(datetime.now, UTC), monotonic=time.monotonic)
-    async with open_infisical(settings, target, clock, partial(LonePermits, clock)) as way:
-        yield Surveyor(way)
+    async with open_infisical(settings, target, clock, partial(LonePermits, clock)) as access:
+        yield Surveyor(access)
 
 
 @asynccontextmanager
@@ -259,8 +269,8 @@ async def opened(
     async with open_lines(settings, target, database, clock, vault or NamedVault({}), permits=permits) as found:
         yield found
         # The workers learn what our reads showed; otherwise they would wait for the answer to a question that we asked.
-        await found.way.reads.share()
-        await found.rotation_way.reads.share()
+        await found.access.reads.share()
+        await found.rotation_access.reads.share()
 
 
 def tell_unasked(unasked: Sequence[Unqueried]) -> None:
