@@ -57,6 +57,73 @@ COMMENT ON COLUMN provisioner.connection_requests.wanted IS 'present, or absent:
 COMMENT ON COLUMN provisioner.connection_requests.key_fingerprint IS 'Salted fingerprint of the last key that Infisical accepted';
 COMMENT ON TABLE provisioner.connection_requests IS 'Each row requests one connection in an Infisical project';
 
+-- The length of a text as Infisical counts it: in UTF-16 code units, so a character beyond U+FFFF counts as two.
+CREATE FUNCTION provisioner.utf16_length(given text) RETURNS integer
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT length(given) + length(regexp_replace(given, '[^\U00010000-\U0010FFFF]', '', 'g'))
+$$;
+
+-- A secret rotation that somebody wants. Nothing in it is secret, so its rules are plain constraints. Ids begin where those of connections
+-- never come, so they tell the kinds apart in all the tables behind.
+CREATE TABLE provisioner.rotation_requests (
+    id bigint GENERATED ALWAYS AS IDENTITY (START WITH 1000000000001) PRIMARY KEY,
+    target text NOT NULL DEFAULT 'default' CHECK (target ~ '^[a-z0-9][a-z0-9-]{0,62}$'),
+    project_id uuid NOT NULL,
+    name text NOT NULL DEFAULT 'openrouter' CHECK (length(name) <= 64 AND name ~ '^[a-z0-9]+(-[a-z0-9]+)*$'),
+    connection text NOT NULL DEFAULT 'openrouter',
+    environment text NOT NULL DEFAULT 'prod' CHECK (environment ~ '^[a-z0-9]+(-[a-z0-9]+)*$' AND length(environment) <= 64),
+    secret_path text NOT NULL DEFAULT '/' CHECK (secret_path ~ '^/([^/\s]+/)*[^/\s]*$' AND length(secret_path) <= 500),
+    secret_name text NOT NULL DEFAULT 'OPENROUTER_API_KEY' CHECK (secret_name ~ '^[^:/\s]{1,200}$'),
+    interval_days integer NOT NULL DEFAULT 30 CHECK (interval_days BETWEEN 1 AND 3650),
+    rotate_at time NOT NULL DEFAULT '00:00' CHECK (rotate_at < '24:00'),
+    key_name text NOT NULL DEFAULT '{project_name} {environment}' CHECK (key_name ~ '\S' AND length(key_name) <= 200),
+    spend_limit numeric CHECK (spend_limit >= 0.000001 AND spend_limit < 1e9),
+    limit_reset text CHECK (limit_reset IN ('daily', 'weekly', 'monthly')),
+    include_byok boolean,
+    description text CHECK (provisioner.utf16_length(description) <= 255),
+    on_conflict text NOT NULL DEFAULT 'fail' CHECK (on_conflict IN ('fail', 'adopt')),
+    priority smallint NOT NULL DEFAULT 0 CHECK (priority > -32768),
+    batch text CHECK (length(batch) BETWEEN 1 AND 200),
+    project_name text CHECK (length(project_name) BETWEEN 1 AND 200 AND project_name !~ '[\u0001-\u001F\u007F-\u009F]'),
+    wanted text NOT NULL DEFAULT 'present' CHECK (wanted IN ('present', 'absent')),
+    with_secrets boolean NOT NULL DEFAULT false,
+    revoke_keys boolean NOT NULL DEFAULT false,
+    not_before timestamptz CHECK (not_before >= '0001-01-02 00:00:00+00' AND not_before < '9999-01-01 00:00:00+00'),
+    requested_by text NOT NULL DEFAULT current_user CHECK (length(requested_by) <= 200),
+    created_at timestamptz NOT NULL DEFAULT now()
+        CHECK (created_at >= '0001-01-02 00:00:00+00' AND created_at < '9999-01-01 00:00:00+00'),
+    status text NOT NULL DEFAULT 'pending' CHECK (status IN ('pending', 'succeeded', 'failed', 'cancelled', 'removed')),
+    rotation_id uuid,
+    connection_id uuid,
+    key_issued text,
+    adopted boolean NOT NULL DEFAULT false,
+    attempts integer NOT NULL DEFAULT 0,
+    left_behind text,
+    error_code text,
+    error_message text,
+    finished_at timestamptz,
+    CONSTRAINT rotation_requests_wanted_once UNIQUE (target, project_id, environment, secret_path, name)
+) WITH (
+    fillfactor = 50,
+    autovacuum_vacuum_scale_factor = 0,
+    autovacuum_vacuum_threshold = 50000,
+    autovacuum_analyze_scale_factor = 0,
+    autovacuum_analyze_threshold = 50000
+);
+
+CREATE INDEX rotation_requests_batch ON provisioner.rotation_requests (batch) WHERE batch IS NOT NULL;
+
+-- Few rotations have left a key behind, and every status asks for them.
+CREATE INDEX rotation_requests_left_behind ON provisioner.rotation_requests (id) WHERE left_behind IS NOT NULL;
+
+COMMENT ON TABLE provisioner.rotation_requests IS 'Each row requests one secret rotation: a key of its own for a project';
+COMMENT ON COLUMN provisioner.rotation_requests.connection IS 'The name of the connection with the management key, in the same project';
+COMMENT ON COLUMN provisioner.rotation_requests.key_name IS 'The key''s name at OpenRouter, in which {project_name}, {project_id} and {environment} are replaced';
+COMMENT ON COLUMN provisioner.rotation_requests.with_secrets IS 'Whether removing it also deletes its secret';
+COMMENT ON COLUMN provisioner.rotation_requests.revoke_keys IS 'Whether removing it also revokes its keys at OpenRouter';
+COMMENT ON COLUMN provisioner.rotation_requests.key_issued IS 'The name under which OpenRouter lists the key';
+COMMENT ON COLUMN provisioner.rotation_requests.left_behind IS 'Which other keys stay or may stay at OpenRouter, and what to do; set it to NULL when that is done';
+
 -- The identity of this database. Markers in descriptions contain it, so that two databases of one organization, such as
 -- production and staging, never claim each other's connections. A copy of a database must be given another id.
 CREATE TABLE provisioner.installation (
@@ -636,3 +703,47 @@ COMMENT ON TABLE provisioner.drifts IS 'Recorded connections that differ from wh
 COMMENT ON COLUMN provisioner.drifts.drift IS 'How it differs; NULL while that is not certain';
 COMMENT ON COLUMN provisioner.drifts.seen_at IS 'When it was last checked: anything recorded later is not known to differ';
 COMMENT ON COLUMN provisioner.drifts.unread IS 'Its project could not be read in the last round';
+
+-- What a request is counted as: its status, and while it is pending and changes or removes what was made, that. Empty text stands
+-- for NULL.
+CREATE FUNCTION provisioner.counted_as(status text, wanted text, recorded uuid) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT CASE
+        WHEN status <> 'pending' THEN status
+        WHEN status IS NULL THEN ''
+        WHEN wanted = 'absent' THEN 'removing'
+        WHEN recorded IS NOT NULL THEN 'updating'
+        ELSE 'pending'
+    END
+$$;
+
+-- What all kinds of request have in common, with the line that each stands in. `needs_connection`: a rotation is made with a
+-- connection that is not there yet. What nobody asks for is not looked up.
+CREATE VIEW provisioner.requests AS
+SELECT
+    q.id, q.target, q.batch, q.requested_by, q.status, q.error_code, q.created_at, q.finished_at, q.attempts,
+    q.wanted, q.connection_id AS recorded_id, provisioner.counted_as(q.status, q.wanted, q.connection_id) AS counted_as,
+    q.project_id, q.project_name, q.error_message, q.priority, q.not_before, q.adopted, q.on_conflict, false AS needs_connection
+FROM provisioner.connection_requests AS q
+UNION ALL
+SELECT
+    r.id, r.target || '/rotations', r.batch, r.requested_by, r.status, r.error_code, r.created_at, r.finished_at,
+    r.attempts, r.wanted, r.rotation_id, provisioner.counted_as(r.status, r.wanted, r.rotation_id), r.project_id,
+    r.project_name, r.error_message, r.priority, r.not_before, r.adopted, r.on_conflict,
+    r.wanted = 'present' AND r.rotation_id IS NULL AND NOT EXISTS (
+        SELECT FROM provisioner.connection_requests AS c
+        WHERE c.target = r.target AND c.project_id = r.project_id AND c.name = r.connection AND c.status = 'succeeded'
+    )
+FROM provisioner.rotation_requests AS r;
+
+COMMENT ON VIEW provisioner.requests IS 'All requests of every kind, in brief; a rotation''s target is that of its line';
+
+-- Where pending requests are. One that is pending and not here is nobody's, which the sweep puts right.
+CREATE VIEW provisioner.places AS
+SELECT w.id FROM provisioner.waiting AS w
+UNION ALL
+SELECT r.id FROM provisioner.ready AS r
+UNION ALL
+SELECT f.id FROM provisioner.in_flight AS f;
+
+COMMENT ON VIEW provisioner.places IS 'The requests that have a place: that wait, stand in line, or are in flight';

@@ -1,12 +1,6 @@
 -- Triggers on the requesters' table: they enforce the rules, give requests their place in line, and count them. Except
 -- for what depends on a single row, this is done once per statement.
 
--- The length of a text as Infisical counts it: in UTF-16 code units, so a character beyond U+FFFF counts as two.
-CREATE FUNCTION provisioner.utf16_length(given text) RETURNS integer
-LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-    SELECT length(given) + length(regexp_replace(given, '[^\U00010000-\U0010FFFF]', '', 'g'))
-$$;
-
 -- What remains of a credential after its sealed key is wiped: the id of the sealing key and, on request, `day` as in
 -- `:2026-11-28`. Wiped and other credentials are unchanged.
 CREATE FUNCTION provisioner.wiped(credential text, day text DEFAULT '') RETURNS text
@@ -158,36 +152,195 @@ $$;
 CREATE TRIGGER requests_inserted AFTER INSERT ON provisioner.connection_requests
 REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_inserted();
 
--- Remove a pending request from its place and make it wait until `until`; whether it had a place. It may change places
--- between two statements, so this is repeated. A request in flight keeps its place.
-CREATE FUNCTION provisioner.take_place(r provisioner.connection_requests, until timestamptz) RETURNS boolean
+-- Lock these requests of any kind, in an order that all keep.
+CREATE FUNCTION provisioner.lock_requests(ids bigint[]) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM FROM provisioner.connection_requests AS q WHERE q.id = ANY (ids) ORDER BY q.id FOR UPDATE;
+    PERFORM FROM provisioner.rotation_requests AS r WHERE r.id = ANY (ids) ORDER BY r.id FOR UPDATE;
+END
+$$;
+
+-- Record that these requests have ended: cancelled, removed, or failed with an error. What is cancelled keeps the error that it had. A
+-- sealed key is wiped, unless a retry needs it. A trigger of somebody's that keeps one of them from being updated is an error.
+CREATE FUNCTION provisioner.finish(ids bigint[], status text, code text DEFAULT NULL, message text DEFAULT NULL) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    before text := coalesce(current_setting('provisioner.recording', true), '');
+    connections bigint[] := ARRAY (SELECT q.id FROM provisioner.connection_requests AS q WHERE q.id = ANY (ids));
+    rotations bigint[] := ARRAY (SELECT r.id FROM provisioner.rotation_requests AS r WHERE r.id = ANY (ids));
+    unchanged bigint := cardinality(connections) + cardinality(rotations);
+    changed bigint;
+BEGIN
+    PERFORM set_config('provisioner.recording', 'on', true);
+    IF connections <> '{}' THEN
+        UPDATE provisioner.connection_requests AS q
+        SET
+            status = finish.status, finished_at = clock_timestamp(),
+            error_code = CASE WHEN finish.status = 'cancelled' THEN q.error_code ELSE code END,
+            error_message = CASE WHEN finish.status = 'cancelled' THEN q.error_message ELSE message END,
+            attempts = coalesce((SELECT s.sent FROM provisioner.attempt_state AS s WHERE s.id = q.id), q.attempts),
+            credential = CASE WHEN finish.status = 'failed' THEN q.credential ELSE provisioner.wiped(q.credential) END
+        WHERE q.id = ANY (connections);
+        GET DIAGNOSTICS changed = ROW_COUNT;
+        unchanged := unchanged - changed;
+    END IF;
+    IF rotations <> '{}' THEN
+        UPDATE provisioner.rotation_requests AS r
+        SET
+            status = finish.status, finished_at = clock_timestamp(),
+            error_code = CASE WHEN finish.status = 'cancelled' THEN r.error_code ELSE code END,
+            error_message = CASE WHEN finish.status = 'cancelled' THEN r.error_message ELSE message END,
+            attempts = coalesce((SELECT s.sent FROM provisioner.attempt_state AS s WHERE s.id = r.id), r.attempts)
+        WHERE r.id = ANY (rotations);
+        GET DIAGNOSTICS changed = ROW_COUNT;
+        unchanged := unchanged - changed;
+    END IF;
+    IF unchanged > 0 THEN
+        RAISE EXCEPTION 'a trigger keeps it from being changed' USING ERRCODE = 'triggered_action_exception';
+    END IF;
+    PERFORM set_config('provisioner.recording', before, true);
+END
+$$;
+
+-- Make those of these requests pending that have ended, and tell how each had ended; what was removed is wanted again. A trigger gives
+-- each its place.
+CREATE FUNCTION provisioner.begin_again(ids bigint[]) RETURNS TABLE (id bigint, was text)
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    before text := coalesce(current_setting('provisioner.recording', true), '');
+    ended bigint[];
+    statuses text[];
+    unchanged bigint;
+    changed bigint;
+BEGIN
+    PERFORM provisioner.lock_requests(ids);
+    SELECT array_agg(q.id ORDER BY q.id), array_agg(q.status ORDER BY q.id), count(*) INTO ended, statuses, unchanged
+    FROM provisioner.requests AS q
+    WHERE q.id = ANY (ids) AND q.status <> 'pending';
+    PERFORM set_config('provisioner.recording', 'on', true);
+    IF EXISTS (SELECT FROM provisioner.connection_requests AS q WHERE q.id = ANY (ended)) THEN
+        UPDATE provisioner.connection_requests AS q
+        SET
+            status = 'pending', error_code = NULL, error_message = NULL, finished_at = NULL,
+            wanted = CASE WHEN q.status = 'removed' THEN 'present' ELSE q.wanted END
+        WHERE q.id = ANY (ended);
+        GET DIAGNOSTICS changed = ROW_COUNT;
+        unchanged := unchanged - changed;
+    END IF;
+    IF EXISTS (SELECT FROM provisioner.rotation_requests AS r WHERE r.id = ANY (ended)) THEN
+        UPDATE provisioner.rotation_requests AS r
+        SET
+            status = 'pending', error_code = NULL, error_message = NULL, finished_at = NULL,
+            wanted = CASE WHEN r.status = 'removed' THEN 'present' ELSE r.wanted END
+        WHERE r.id = ANY (ended);
+        GET DIAGNOSTICS changed = ROW_COUNT;
+        unchanged := unchanged - changed;
+    END IF;
+    PERFORM set_config('provisioner.recording', before, true);
+    IF unchanged > 0 THEN
+        RAISE EXCEPTION 'a trigger keeps it from being changed' USING ERRCODE = 'triggered_action_exception';
+    END IF;
+    RETURN QUERY SELECT e.id, e.was FROM unnest(ended, statuses) AS e (id, was);
+END
+$$;
+
+-- Give those of these requests a place that are pending and have none; returns how many. Until its connection is there a rotation waits
+-- for ever, in no scan of what is due.
+CREATE FUNCTION provisioner.place(ids bigint[]) RETURNS integer
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    placed integer;
+    rotations bigint[];
+BEGIN
+    WITH newcomers AS (
+        INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id, quarantine)
+        SELECT
+            n.id, CASE WHEN n.needs_connection THEN 'infinity' ELSE greatest(n.not_before, now()) END, n.target, -n.priority,
+            n.project_id, CASE WHEN n.needs_connection THEN 'connection' END
+        FROM (
+            SELECT q.id, q.not_before, q.target, q.priority, q.project_id, q.needs_connection
+            FROM provisioner.requests AS q
+            WHERE
+                q.id = ANY (ids) AND q.status = 'pending'
+                -- One by one, for a join may be planned as a scan of all that has a place.
+                AND (SELECT p.id FROM provisioner.places AS p WHERE p.id = q.id LIMIT 1) IS NULL
+            OFFSET 0  -- so that a connection is looked for once
+        ) AS n
+        ON CONFLICT (id) DO NOTHING
+        RETURNING id, target
+    )
+    SELECT count(*), array_agg(n.id) FILTER (WHERE n.target LIKE '%/%') INTO placed, rotations FROM newcomers AS n;
+    PERFORM provisioner.follow_connections(rotations);
+    RETURN placed;
+END
+$$;
+
+-- Let a pending request that is not in flight wait until then, under the target, the project and the priority that it has now. False if
+-- it is in flight, and NULL if it has no place. It may change places between two statements, so it is looked for again. What waits for
+-- its connection goes on waiting.
+CREATE FUNCTION provisioner.take_place(request bigint, until timestamptz) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     FOR round IN 1..20 LOOP
         UPDATE provisioner.waiting AS w
-        SET run_at = coalesce(take_place.until, w.run_at), target = r.target, rank = -r.priority, project_id = r.project_id
-        WHERE w.id = r.id;
+        SET
+            run_at = CASE WHEN w.quarantine = 'connection' THEN w.run_at ELSE coalesce(until, w.run_at) END,
+            target = q.target, rank = -q.priority, project_id = q.project_id
+        FROM provisioner.requests AS q
+        WHERE w.id = request AND q.id = request;
         IF FOUND THEN
             RETURN true;
         END IF;
-        DELETE FROM provisioner.ready AS l WHERE l.id = r.id;
+        DELETE FROM provisioner.ready AS l WHERE l.id = request;
         IF FOUND THEN
             INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
-            VALUES (r.id, coalesce(take_place.until, r.not_before, now()), r.target, -r.priority, r.project_id);
+            SELECT q.id, coalesce(until, q.not_before, now()), q.target, -q.priority, q.project_id
+            FROM provisioner.requests AS q
+            WHERE q.id = request;
             RETURN true;
         END IF;
-        PERFORM FROM provisioner.in_flight AS f WHERE f.id = r.id;
-        EXIT WHEN FOUND;
+        EXIT WHEN EXISTS (SELECT FROM provisioner.in_flight AS f WHERE f.id = request);
     END LOOP;
-    -- Without a place it is not queued yet, which the sweep corrects.
-    IF EXISTS (
-        SELECT FROM provisioner.waiting AS w WHERE w.id = r.id
-        UNION ALL SELECT FROM provisioner.ready AS l WHERE l.id = r.id
-        UNION ALL SELECT FROM provisioner.in_flight AS f WHERE f.id = r.id
-    ) THEN
-        RETURN false;
+    RETURN CASE WHEN EXISTS (SELECT FROM provisioner.places AS p WHERE p.id = request) THEN false END;
+END
+$$;
+
+-- Note what was edited of a recorded request, by its columns, until Infisical has it.
+CREATE FUNCTION provisioner.note_edits(request bigint, columns text[]) RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    INSERT INTO provisioner.edits AS e (id, name, description, credential, others)
+    SELECT
+        request, 'name' = ANY (columns), 'description' = ANY (columns), 'credential' = ANY (columns),
+        ARRAY (SELECT c FROM unnest(columns) AS c WHERE c NOT IN ('name', 'description', 'credential'))
+    ON CONFLICT (id) DO UPDATE SET
+        name = e.name OR excluded.name, description = e.description OR excluded.description,
+        credential = e.credential OR excluded.credential, others = e.others || excluded.others
+$$;
+
+-- How long after a call was given up all that it did is to be seen: `LATE_COMMIT` and `REPLICA_LAG` of `core/doubt.py`.
+CREATE FUNCTION provisioner.time_to_show() RETURNS interval
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$ SELECT interval '40 seconds' $$;
+
+-- Put a request that has ended back in line, or let one that is pending wait; false if it is in flight. A change or a create that was
+-- lost lately may still be carried out, and what is done now must come after it.
+CREATE FUNCTION provisioner.reopen(request bigint) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    lately timestamptz := (SELECT s.updated_at FROM provisioner.attempt_state AS s WHERE s.id = request);
+    q record;
+    placed boolean := true;
+BEGIN
+    SELECT r.status, r.target, r.not_before INTO q FROM provisioner.requests AS r WHERE r.id = request;
+    PERFORM provisioner.begin_again(ARRAY [request]);
+    IF lately IS NOT NULL OR q.status = 'pending' THEN
+        placed := provisioner.take_place(request, greatest(lately + provisioner.time_to_show(), q.not_before, now()));
     END IF;
-    RETURN NULL;
+    IF q.target LIKE '%/%' THEN
+        PERFORM provisioner.follow_connections(ARRAY [request]);
+    END IF;
+    RETURN placed;
 END
 $$;
 
@@ -231,7 +384,7 @@ BEGIN
 
     -- A claim that is made meanwhile would send the old values, so the request leaves its place first.
     IF new.status = 'pending' AND old.status = 'pending' AND (renamed OR placed) THEN
-        IF NOT provisioner.take_place(new, CASE WHEN placed THEN coalesce(new.not_before, now()) END) THEN
+        IF NOT provisioner.take_place(new.id, CASE WHEN placed THEN coalesce(new.not_before, now()) END) THEN
             RAISE EXCEPTION 'request % is in flight: its target, project_id, name, description, priority and not_before cannot be'
                 ' changed now', new.id
             USING ERRCODE = 'object_in_use', HINT = 'Cancel it, or wait until it has ended.';
@@ -255,80 +408,19 @@ BEGIN
         (recorded AND (renamed OR rekeyed))
         OR (rekeyed AND EXISTS (SELECT FROM provisioner.sent_creates AS c WHERE c.id = new.id))
     THEN
-        INSERT INTO provisioner.edits AS e (id, name, description, credential)
-        VALUES (new.id, old.name <> new.name, old.description IS DISTINCT FROM new.description, rekeyed)
-        ON CONFLICT (id) DO UPDATE SET
-            name = e.name OR excluded.name, description = e.description OR excluded.description,
-            credential = e.credential OR excluded.credential;
+        PERFORM provisioner.note_edits(
+            new.id,
+            array_remove(ARRAY [
+                CASE WHEN old.name <> new.name THEN 'name' END,
+                CASE WHEN old.description IS DISTINCT FROM new.description THEN 'description' END,
+                CASE WHEN rekeyed THEN 'credential' END
+            ], NULL)
+        );
     END IF;
     IF recorded AND (renamed OR rekeyed) THEN
-        PERFORM provisioner.reopen(new);
-    END IF;
-    IF old.wanted <> new.wanted THEN
-        PERFORM provisioner.wish(new);
+        PERFORM provisioner.reopen(new.id);
     END IF;
     RETURN NULL;
-END
-$$;
-
--- The time after which the effects of an abandoned call are visible: `LATE_COMMIT` and `REPLICA_LAG` of
--- `core/doubt.py`.
-CREATE FUNCTION provisioner.time_to_show() RETURNS interval
-LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$ SELECT interval '40 seconds' $$;
-
--- Put a request that has ended back in line, or make a pending one wait: a lost update may still be carried out, and
--- the next one must come after it.
-CREATE FUNCTION provisioner.reopen(r provisioner.connection_requests) RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    before text := coalesce(current_setting('provisioner.recording', true), '');
-    lately timestamptz;
-BEGIN
-    PERFORM set_config('provisioner.recording', 'on', true);
-    IF r.status <> 'pending' THEN
-        UPDATE provisioner.connection_requests AS q
-        SET status = 'pending', error_code = NULL, error_message = NULL, finished_at = NULL
-        WHERE q.id = r.id;
-    END IF;
-    SELECT s.updated_at INTO lately FROM provisioner.attempt_state AS s WHERE s.id = r.id;
-    IF lately IS NOT NULL OR r.status = 'pending' THEN
-        PERFORM provisioner.take_place(r, greatest(lately + provisioner.time_to_show(), r.not_before, now()));
-    END IF;
-    PERFORM set_config('provisioner.recording', before, true);
-END
-$$;
-
--- Handle an edit of `wanted`: what is not wanted and was certainly never made ends at once, and everything else is work
--- for a worker. A request in flight is put back in line when its attempt has ended.
-CREATE FUNCTION provisioner.wish(r provisioner.connection_requests) RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    before text := coalesce(current_setting('provisioner.recording', true), '');
-BEGIN
-    PERFORM set_config('provisioner.recording', 'on', true);
-    IF r.wanted = 'present' AND r.status NOT IN ('pending', 'succeeded', 'failed', 'removed') THEN
-        PERFORM set_config('provisioner.recording', before, true);
-        RETURN;  -- a cancelled request stays cancelled until somebody retries it
-    END IF;
-    IF
-        r.wanted = 'absent' AND r.connection_id IS NULL
-        AND NOT EXISTS (SELECT FROM provisioner.sent_creates AS c WHERE c.id = r.id)
-        AND (r.status <> 'pending' OR provisioner.take_place(r, NULL))
-    THEN
-        DELETE FROM provisioner.waiting AS w WHERE w.id = r.id;
-        UPDATE provisioner.connection_requests AS q
-        SET
-            status = 'removed',
-            attempts = coalesce((SELECT s.sent FROM provisioner.attempt_state AS s WHERE s.id = r.id), q.attempts),
-            error_code = NULL, error_message = NULL, finished_at = clock_timestamp(),
-            credential = provisioner.wiped(q.credential)
-        WHERE q.id = r.id;
-        DELETE FROM provisioner.attempt_state AS s WHERE s.id = r.id;
-        PERFORM set_config('provisioner.recording', before, true);
-        RETURN;
-    END IF;
-    PERFORM provisioner.reopen(r);
-    PERFORM set_config('provisioner.recording', before, true);
 END
 $$;
 
@@ -349,34 +441,59 @@ WHEN (
 )
 EXECUTE FUNCTION provisioner.request_edited();
 
--- A request that somebody sets to pending by hand is retried: it gets a place, unless it has one.
+-- Another wish, whatever the kind. What is not wanted and certainly never was made has ended at once; everything else is the workers' to
+-- do, and does not wait for its connection. What is in flight is put back in line when its attempt has ended.
+CREATE FUNCTION provisioner.request_wished() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF new.wanted = 'present' AND new.status = 'cancelled' THEN
+        RETURN NULL;  -- what was cancelled stays that, until somebody retries it
+    END IF;
+    IF
+        new.wanted = 'absent'
+        AND EXISTS (SELECT FROM provisioner.requests AS q WHERE q.id = new.id AND q.recorded_id IS NULL)
+        AND NOT EXISTS (SELECT FROM provisioner.sent_creates AS c WHERE c.id = new.id)
+        AND (new.status <> 'pending' OR provisioner.take_place(new.id, NULL))
+    THEN
+        DELETE FROM provisioner.waiting AS w WHERE w.id = new.id;
+        PERFORM provisioner.finish(ARRAY [new.id], 'removed');
+        DELETE FROM provisioner.attempt_state AS s WHERE s.id = new.id;
+    ELSE
+        PERFORM provisioner.reopen(new.id);
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+-- After `request_edited`, which keeps the rules: triggers fire in the order of their names.
+CREATE TRIGGER request_wished AFTER UPDATE OF wanted ON provisioner.connection_requests
+FOR EACH ROW WHEN (new.wanted IS DISTINCT FROM old.wanted) EXECUTE FUNCTION provisioner.request_wished();
+
+CREATE TRIGGER request_wished AFTER UPDATE OF wanted ON provisioner.rotation_requests
+FOR EACH ROW WHEN (new.wanted IS DISTINCT FROM old.wanted) EXECUTE FUNCTION provisioner.request_wished();
+
+-- A request that is set to pending, by hand or by `begin_again`, is to be tried again, and made again if it was removed: it gets a place,
+-- unless it has one.
 CREATE FUNCTION provisioner.request_status_edited() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     before text := coalesce(current_setting('provisioner.recording', true), '');
 BEGIN
-    PERFORM set_config('provisioner.recording', 'on', true);
-    IF new.status IS NULL OR new.status NOT IN ('pending', 'succeeded', 'failed', 'cancelled', 'removed') THEN
-        PERFORM provisioner.refuse('status', new);
+    IF new.status IS DISTINCT FROM 'pending' THEN
+        PERFORM provisioner.refuse('status', new);  -- a connection's: rotations have a constraint
     END IF;
     IF new.finished_at IS NOT NULL OR new.error_code IS NOT NULL OR (old.status = 'removed' AND new.wanted = 'absent') THEN
-        UPDATE provisioner.connection_requests AS q
-        SET
-            error_code = NULL, error_message = NULL, finished_at = NULL,
-            wanted = CASE WHEN old.status = 'removed' THEN 'present' ELSE q.wanted END
-        WHERE q.id = new.id;
+        PERFORM set_config('provisioner.recording', 'on', true);
+        EXECUTE format(
+            'UPDATE %s SET error_code = NULL, error_message = NULL, finished_at = NULL, wanted = $2 WHERE id = $1', TG_RELID::regclass
+        )
+        USING new.id, CASE WHEN old.status = 'removed' THEN 'present' ELSE new.wanted END;
+        PERFORM set_config('provisioner.recording', before, true);
     END IF;
     UPDATE provisioner.attempt_state AS s
-    SET failures = 0, streak = 0, cancelled = false, error_code = NULL, error_message = NULL, updated_at = now()
+    SET failures = 0, streak = 0, streak_of = NULL, cancelled = false, error_code = NULL, error_message = NULL
     WHERE s.id = new.id;
-    INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
-    SELECT new.id, greatest(new.not_before, now()), new.target, -new.priority, new.project_id
-    WHERE NOT EXISTS (
-        SELECT FROM provisioner.ready AS r WHERE r.id = new.id
-        UNION ALL SELECT FROM provisioner.in_flight AS f WHERE f.id = new.id
-    )
-    ON CONFLICT (id) DO NOTHING;
-    PERFORM set_config('provisioner.recording', before, true);
+    PERFORM provisioner.place(ARRAY [new.id]);
     RETURN NULL;
 END
 $$;
@@ -389,7 +506,11 @@ WHEN (
 )
 EXECUTE FUNCTION provisioner.request_status_edited();
 
--- A request that waits for a quarantined key or project is due at once when it gets another one.
+CREATE TRIGGER request_status_edited AFTER UPDATE OF status ON provisioner.rotation_requests
+FOR EACH ROW WHEN (new.status = 'pending' AND old.status <> 'pending')
+EXECUTE FUNCTION provisioner.request_status_edited();
+
+-- A request that waits for a quarantined key or project and gets another one is due at once.
 CREATE FUNCTION provisioner.request_credential_edited() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -463,8 +584,7 @@ EXECUTE FUNCTION provisioner.request_set_apart();
 CREATE FUNCTION provisioner.refuse_recorded_columns() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    RAISE EXCEPTION 'request %: status, connection_id, org_id, credentials_hash, adopted, key_fingerprint, attempts, error_code,'
-        ' error_message and finished_at are what workers record, and cannot be changed', old.id
+    RAISE EXCEPTION 'request %: % are what workers record, and cannot be changed', old.id, TG_ARGV[0]
     USING ERRCODE = 'object_not_in_prerequisite_state',
         HINT = 'Set status to pending to retry it, or use provisioner.cancel, provisioner.retry and provisioner.remove.';
 END
@@ -491,7 +611,33 @@ WHEN (
         )
     )
 )
-EXECUTE FUNCTION provisioner.refuse_recorded_columns();
+EXECUTE FUNCTION provisioner.refuse_recorded_columns(
+    'status, connection_id, org_id, credentials_hash, adopted, key_fingerprint, attempts, error_code, error_message and finished_at'
+);
+
+-- That a left-behind key has been deleted is for people to say.
+CREATE TRIGGER refuse_recorded_columns
+AFTER UPDATE OF
+status, rotation_id, connection_id, key_issued, adopted, attempts, left_behind, error_code, error_message, finished_at
+ON provisioner.rotation_requests
+FOR EACH ROW
+WHEN (
+    current_setting('provisioner.recording', true) IS DISTINCT FROM 'on'
+    AND (
+        (new.status <> old.status AND new.status <> 'pending')
+        OR (new.rotation_id, new.connection_id, new.key_issued, new.adopted, new.attempts)
+        IS DISTINCT FROM (old.rotation_id, old.connection_id, old.key_issued, old.adopted, old.attempts)
+        OR (new.left_behind IS NOT NULL AND new.left_behind IS DISTINCT FROM old.left_behind)
+        OR (
+            new.status = old.status
+            AND (new.error_code, new.error_message, new.finished_at)
+            IS DISTINCT FROM (old.error_code, old.error_message, old.finished_at)
+        )
+    )
+)
+EXECUTE FUNCTION provisioner.refuse_recorded_columns(
+    'status, rotation_id, connection_id, key_issued, adopted, attempts, error_code, error_message and finished_at'
+);
 
 CREATE FUNCTION provisioner.requests_deleted() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -511,8 +657,11 @@ $$;
 CREATE TRIGGER requests_deleted AFTER DELETE ON provisioner.connection_requests
 REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_deleted();
 
--- A table of requests was truncated. The places and the evidence of other kinds, whose ids are in other ranges, must
--- stay: the arguments are the first and the last id of this kind.
+CREATE TRIGGER requests_deleted AFTER DELETE ON provisioner.rotation_requests
+REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_deleted();
+
+-- A table of requests was emptied. The places and the evidence of the other kinds, whose ids are in ranges of their own, are not to go
+-- with it: the arguments are the first and the last id of this kind.
 CREATE FUNCTION provisioner.requests_truncated() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -540,18 +689,8 @@ $$;
 CREATE TRIGGER requests_truncated AFTER TRUNCATE ON provisioner.connection_requests
 FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_truncated('0', '1000000000000');
 
--- How a request is counted: by its status, or as updating or removing if it is pending for that reason. Empty text
--- stands for NULL.
-CREATE FUNCTION provisioner.counted_as(status text, wanted text, recorded uuid) RETURNS text
-LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-    SELECT CASE
-        WHEN status <> 'pending' THEN status
-        WHEN status IS NULL THEN ''
-        WHEN wanted = 'absent' THEN 'removing'
-        WHEN recorded IS NOT NULL THEN 'updating'
-        ELSE 'pending'
-    END
-$$;
+CREATE TRIGGER requests_truncated AFTER TRUNCATE ON provisioner.rotation_requests
+FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_truncated('1000000000001', '9223372036854775807');
 
 -- Maintain the counts of a table of requests. `line` is the suffix of its lines after the target's name, and `recorded`
 -- the column with the id of what was made. Each kind of request has its own function, generated from this text: the
@@ -619,6 +758,7 @@ END
 $keep$;
 
 SELECT provisioner.keep_counts('provisioner.connection_requests', '', 'connection_id');
+SELECT provisioner.keep_counts('provisioner.rotation_requests', '/rotations', 'rotation_id');
 
 -- Functions belong to their owner alone until `provisioner grant` gives others the right.
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA provisioner FROM PUBLIC;

@@ -16,47 +16,19 @@ CREATE FUNCTION provisioner.cancel(ids bigint[]) RETURNS TABLE (id bigint, outco
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
-    before text := coalesce(current_setting('provisioner.recording', true), '');
     undone bigint[];
     done bigint[] := '{}';
     ending bigint[];
     refused bigint[] := '{}';
     lately bigint[];
     lately_ending bigint[];
-    skipped boolean;
     one bigint;
     aside bigint[];
 BEGIN
-    PERFORM set_config('provisioner.recording', 'on', true);
     BEGIN
-        WITH failed AS (
-            SELECT q.id FROM provisioner.connection_requests AS q
-            WHERE q.id = ANY (cancel.ids) AND q.status = 'failed'
-            ORDER BY q.id
-            FOR UPDATE
-        ),
-        put_aside AS (
-            UPDATE provisioner.connection_requests AS q
-            SET
-                status = 'cancelled',
-                credential = provisioner.wiped(q.credential)
-            FROM failed AS f
-            WHERE q.id = f.id
-            RETURNING q.id
-        ),
-        failed_rotations AS (
-            SELECT r.id FROM provisioner.rotation_requests AS r
-            WHERE r.id = ANY (cancel.ids) AND r.status = 'failed'
-            ORDER BY r.id
-            FOR UPDATE
-        ),
-        rotations_put_aside AS (
-            UPDATE provisioner.rotation_requests AS r SET status = 'cancelled' FROM failed_rotations AS f
-            WHERE r.id = f.id
-            RETURNING r.id
-        )
-        SELECT coalesce(array_agg(p.id), '{}') INTO aside
-        FROM (SELECT * FROM put_aside UNION ALL SELECT * FROM rotations_put_aside) AS p;
+        PERFORM provisioner.lock_requests(cancel.ids);
+        aside := ARRAY (SELECT q.id FROM provisioner.requests AS q WHERE q.id = ANY (cancel.ids) AND q.status = 'failed');
+        PERFORM provisioner.finish(aside, 'cancelled');
     EXCEPTION WHEN OTHERS THEN
         IF provisioner.is_about_all(SQLSTATE) THEN
             RAISE;
@@ -79,12 +51,9 @@ BEGIN
             UPDATE provisioner.in_flight AS f SET cancelled = true
             FROM (SELECT g.id FROM provisioner.in_flight AS g WHERE g.id = ANY (undone) ORDER BY g.id FOR UPDATE) AS held
             WHERE f.id = held.id;
-            PERFORM 1 FROM provisioner.connection_requests AS q
-            WHERE q.id = ANY (undone) AND NOT EXISTS (SELECT FROM provisioner.in_flight AS f WHERE f.id = q.id)
-            ORDER BY q.id FOR UPDATE;
-            PERFORM 1 FROM provisioner.rotation_requests AS r
-            WHERE r.id = ANY (undone) AND NOT EXISTS (SELECT FROM provisioner.in_flight AS f WHERE f.id = r.id)
-            ORDER BY r.id FOR UPDATE;
+            PERFORM provisioner.lock_requests(ARRAY (
+                SELECT u.id FROM unnest(undone) AS u (id) WHERE NOT EXISTS (SELECT FROM provisioner.in_flight AS f WHERE f.id = u.id)
+            ));
 
             WITH unlined AS (
                 DELETE FROM provisioner.ready AS r WHERE r.id = ANY (undone) RETURNING r.id, r.target, r.rank, r.project_id
@@ -108,37 +77,15 @@ BEGIN
             remembered AS (
                 UPDATE provisioner.attempt_state AS s SET cancelled = true FROM found AS f
                 WHERE s.id = f.id AND s.id = ANY (undone) AND f.doubted
-            ),
-            finished AS (
-                UPDATE provisioner.connection_requests AS q
-                SET
-                    status = 'cancelled', finished_at = clock_timestamp(),
-                    attempts = coalesce((SELECT s.sent FROM provisioner.attempt_state AS s WHERE s.id = q.id), q.attempts),
-                    credential = provisioner.wiped(q.credential)
-                FROM found AS f
-                WHERE q.id = f.id AND q.id = ANY (undone) AND NOT f.doubted
-                RETURNING q.id
-            ),
-            finished_rotations AS (
-                UPDATE provisioner.rotation_requests AS r
-                SET
-                    status = 'cancelled', finished_at = clock_timestamp(),
-                    attempts = coalesce((SELECT s.sent FROM provisioner.attempt_state AS s WHERE s.id = r.id), r.attempts)
-                FROM found AS f
-                WHERE r.id = f.id AND r.id = ANY (undone) AND NOT f.doubted
-                RETURNING r.id
             )
             SELECT
-                array_agg(f.id), array_agg(f.id) FILTER (WHERE f.doubted),
-                count(*) FILTER (WHERE NOT f.doubted)
-                > (SELECT count(*) FROM finished) + (SELECT count(*) FROM finished_rotations)
-            INTO lately, lately_ending, skipped
+                coalesce(array_agg(f.id) FILTER (WHERE NOT f.doubted), '{}'),
+                coalesce(array_agg(f.id) FILTER (WHERE f.doubted), '{}')
+            INTO lately, lately_ending
             FROM found AS f;
-            IF skipped THEN
-                RAISE EXCEPTION 'a trigger keeps it from being changed';
-            END IF;
-            done := done || coalesce(lately, '{}');
-            ending := ending || coalesce(lately_ending, '{}');
+            PERFORM provisioner.finish(lately, 'cancelled');
+            done := done || lately || lately_ending;
+            ending := ending || lately_ending;
 
             SELECT done || coalesce(array_agg(f.id), '{}'), ending || coalesce(array_agg(f.id), '{}')
             INTO done, ending
@@ -167,7 +114,6 @@ BEGIN
         END;
     END LOOP;
 
-    PERFORM set_config('provisioner.recording', before, true);
     RETURN QUERY
     SELECT c.id, c.outcome
     FROM (
@@ -181,57 +127,35 @@ $$;
 
 COMMENT ON FUNCTION provisioner.cancel(bigint[]) IS 'Cancel requests, including failed ones; returns what changed';
 
--- Retry requests: failed and cancelled ones with a fresh set of attempts, waiting ones at once. It stays known whether
--- an earlier attempt may have made the connection. Returns what changed; refused requests are named in a notice, as
--- above.
+-- Try requests again: failed and cancelled ones with all their attempts before them, those that wait for their next attempt at once.
+-- Whether an earlier attempt may have made something stays known. Returns what changed; what is refused is named in a notice, as above.
+-- What waits for another request goes on waiting.
 CREATE FUNCTION provisioner.retry(ids bigint[]) RETURNS TABLE (id bigint, was text)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
-    before text := coalesce(current_setting('provisioner.recording', true), '');
     found_ids bigint[];
     states text[];
-    skipped boolean;
     one bigint;
 BEGIN
-    PERFORM set_config('provisioner.recording', 'on', true);
-    -- A deadlock with a worker, which also takes many rows at once, costs one round.
+    -- A deadlock with a worker, which takes many at once too, costs a round.
     FOR round IN 1..20 LOOP
         BEGIN
-            WITH ended AS (
-                SELECT q.id, q.status, q.target, q.priority, q.project_id
-                FROM provisioner.connection_requests AS q
+            SELECT coalesce(array_agg(b.id), '{}'), coalesce(array_agg(b.was), '{}') INTO found_ids, states
+            FROM provisioner.begin_again(ARRAY (
+                SELECT q.id FROM provisioner.requests AS q
                 WHERE q.id = ANY (retry.ids) AND q.status IN ('failed', 'cancelled', 'removed')
-                ORDER BY q.id
-                FOR UPDATE
-            ),
-            reopened AS (
-                UPDATE provisioner.connection_requests AS q
-                SET
-                    status = 'pending', error_code = NULL, error_message = NULL, finished_at = NULL,
-                    wanted = CASE WHEN e.status = 'removed' THEN 'present' ELSE q.wanted END
-                FROM ended AS e
-                WHERE q.id = e.id
-                RETURNING q.id
-            ),
-            forgiven AS (
-                UPDATE provisioner.attempt_state AS s
-                SET failures = 0, streak = 0, cancelled = false, error_code = NULL, error_message = NULL, updated_at = now()
-                FROM ended AS e
-                WHERE s.id = e.id
-            ),
-            lined AS (
-                INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
-                SELECT e.id, now(), e.target, -e.priority, e.project_id FROM ended AS e
-                ON CONFLICT (id) DO NOTHING
-            ),
-            waits AS (
+            )) AS b;
+            WITH waits AS (
                 SELECT w.id, w.target, w.quarantine
                 FROM provisioner.waiting AS w
-                WHERE w.id = ANY (retry.ids) AND w.run_at > now()
+                WHERE w.id = ANY (retry.ids) AND w.run_at > now() AND w.id NOT IN (SELECT unnest(found_ids))
                     AND (
-                        w.quarantine IS NOT NULL
-                        OR EXISTS (SELECT FROM provisioner.attempt_state AS s WHERE s.id = w.id AND NOT s.cancelled)
+                        w.quarantine LIKE '%:%'
+                        OR (
+                            w.quarantine IS NULL
+                            AND EXISTS (SELECT FROM provisioner.attempt_state AS s WHERE s.id = w.id AND NOT s.cancelled)
+                        )
                     )
                 ORDER BY w.id
                 FOR UPDATE
@@ -241,7 +165,7 @@ BEGIN
                 SET run_at = now(), quarantine = NULL
                 FROM waits AS f
                 WHERE w.id = f.id
-                RETURNING w.id, CASE WHEN f.quarantine LIKE '%:%' THEN 'quarantined' ELSE 'retrying' END AS was
+                RETURNING w.id, CASE WHEN f.quarantine IS NULL THEN 'retrying' ELSE 'quarantined' END AS was
             ),
             -- A request that waits for a quarantined key cannot precede its release, so the key's next probe becomes
             -- due now.
@@ -264,14 +188,9 @@ BEGIN
                 WHERE h.cause = 'no_permission'
                     AND EXISTS (SELECT FROM waits AS w WHERE w.target = h.target AND w.quarantine = 'project:' || h.project_id)
             )
-            SELECT
-                array_agg(c.id ORDER BY c.id), array_agg(c.was ORDER BY c.id),
-                (SELECT count(*) FROM ended) > (SELECT count(*) FROM reopened)
-            INTO found_ids, states, skipped
-            FROM (SELECT e.id, e.status AS was FROM ended AS e UNION ALL SELECT h.id, h.was FROM hurried AS h) AS c;
-            IF skipped THEN
-                RAISE EXCEPTION 'a trigger keeps it from being changed';
-            END IF;
+            SELECT found_ids || coalesce(array_agg(h.id), '{}'), states || coalesce(array_agg(h.was), '{}')
+            INTO found_ids, states
+            FROM hurried AS h;
             EXIT;
         EXCEPTION
             WHEN deadlock_detected THEN
@@ -293,10 +212,7 @@ BEGIN
                 EXIT;
         END;
     END LOOP;
-    PERFORM set_config('provisioner.recording', before, true);
-    RETURN QUERY
-    SELECT c.id, c.was FROM unnest(found_ids, states) AS c (id, was)
-    UNION ALL SELECT r.id, r.was FROM provisioner.retry_rotations(retry.ids) AS r;
+    RETURN QUERY SELECT c.id, c.was FROM unnest(found_ids, states) AS c (id, was) ORDER BY c.id;
 END
 $$;
 
@@ -309,17 +225,13 @@ CREATE FUNCTION provisioner.remove(ids bigint[], adopted boolean DEFAULT false) 
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
-    connection provisioner.connection_requests;
     request record;
 BEGIN
     FOR request IN
-        -- Rotations first: removing a connection removes its rotations too, and they are reported once.
-        SELECT r.id, r.adopted, true AS rotates FROM provisioner.rotation_requests AS r
-        WHERE r.id = ANY (remove.ids) AND (r.wanted = 'present' OR r.status IN ('failed', 'cancelled'))
-        UNION ALL
-        SELECT q.id, q.adopted, false FROM provisioner.connection_requests AS q
+        -- Rotations first: what removes a connection removes its rotations, too, and they are told of once.
+        SELECT q.id, q.adopted, q.wanted, q.target LIKE '%/%' AS rotates FROM provisioner.requests AS q
         WHERE q.id = ANY (remove.ids) AND (q.wanted = 'present' OR q.status IN ('failed', 'cancelled'))
-        ORDER BY rotates DESC, id
+        ORDER BY rotates DESC, q.id
     LOOP
         BEGIN
             IF remove.adopted AND request.adopted THEN
@@ -331,12 +243,11 @@ BEGIN
                 SET wanted = 'absent', status = CASE WHEN r.wanted = 'absent' THEN 'pending' ELSE r.status END
                 WHERE r.id = request.id;
             ELSE
-                SELECT q.* INTO connection FROM provisioner.connection_requests AS q WHERE q.id = request.id;
                 UPDATE provisioner.connection_requests AS q
                 SET wanted = 'absent', status = CASE WHEN q.wanted = 'absent' THEN 'pending' ELSE q.status END
                 WHERE q.id = request.id;
-                IF remove.adopted OR connection.wanted = 'absent' THEN
-                    PERFORM provisioner.remove_rotations_of(connection, remove.adopted);
+                IF remove.adopted OR request.wanted = 'absent' THEN
+                    PERFORM provisioner.remove_rotations_of(request.id, remove.adopted);
                 END IF;
             END IF;
             SELECT
@@ -380,9 +291,8 @@ BEGIN
         FOR UPDATE
     LOOP
         BEGIN
-            INSERT INTO provisioner.edits AS e (id, credential) VALUES (request.id, true)
-            ON CONFLICT (id) DO UPDATE SET credential = true;
-            PERFORM provisioner.reopen(request);
+            PERFORM provisioner.note_edits(request.id, ARRAY ['credential']);
+            PERFORM provisioner.reopen(request.id);
             id := request.id;
             RETURN NEXT;
         EXCEPTION WHEN OTHERS THEN
@@ -397,45 +307,46 @@ $$;
 
 COMMENT ON FUNCTION provisioner.rekey(bigint[]) IS 'Send the credential''s present key again; returns the requests for which it is sent';
 
--- Put connections in line that differ from what was recorded, with the difference for each: `gone`, `name`,
--- `description` or `credential`. A missing connection is made again, and everything else is sent. That is impossible
--- for an adopted connection that is left alone, and for a wiped key. Returns `repairing`, `adopted`, `wiped`, or `not
--- now` for a request that is not succeeded at present.
+-- Put requests in line whose connection or rotation is not as it was recorded: request by request what is wrong with it, which is `gone`, a
+-- column, `automatic` (somebody switched the rotation off) or `failing` (its key could not be replaced, which Infisical itself repeats).
+-- What is gone is made again, everything else is sent. What was adopted and is left as it is, and a key that is wiped, cannot be. Returns
+-- `repairing`, `adopted`, `wiped`, `failing`, or `not now` for what is not succeeded at the moment.
 CREATE FUNCTION provisioner.repair(ids bigint[], wrong text[]) RETURNS TABLE (id bigint, outcome text)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     found record;
-    request provisioner.connection_requests;
-    renamed boolean;
-    described boolean;
-    rekeyed boolean;
+    request provisioner.requests;
+    sent text[];
 BEGIN
     FOR found IN
-        SELECT g.id, array_agg(g.what) AS what FROM unnest(repair.ids, repair.wrong) AS g (id, what) GROUP BY g.id ORDER BY g.id
+        SELECT g.id, array_agg(DISTINCT g.what) AS what FROM unnest(repair.ids, repair.wrong) AS g (id, what) GROUP BY g.id ORDER BY g.id
     LOOP
         BEGIN
-            SELECT q.* INTO request FROM provisioner.connection_requests AS q WHERE q.id = found.id FOR UPDATE;
+            PERFORM provisioner.lock_requests(ARRAY [found.id]);
+            SELECT q.* INTO request FROM provisioner.requests AS q WHERE q.id = found.id;
             CONTINUE WHEN request.id IS NULL;
-            id := request.id;
-            renamed := 'name' = ANY (found.what);
-            described := 'description' = ANY (found.what);
-            rekeyed := 'credential' = ANY (found.what) AND request.credential NOT LIKE 'sealed:%:wiped';
+            sent := ARRAY (
+                SELECT w FROM unnest(found.what) AS w
+                WHERE w NOT IN ('gone', 'failing') AND NOT (
+                    w = 'credential' AND EXISTS (
+                        SELECT FROM provisioner.connection_requests AS q WHERE q.id = found.id AND q.credential LIKE 'sealed:%:wiped'
+                    )
+                )
+            );
+            id := found.id;
             outcome := CASE
                 WHEN request.status <> 'succeeded' OR request.wanted <> 'present' THEN 'not now'
                 WHEN request.adopted AND request.on_conflict <> 'replace' THEN 'adopted'
-                WHEN NOT ('gone' = ANY (found.what) OR renamed OR described OR rekeyed) THEN 'wiped'
-                ELSE 'repairing'
+                WHEN sent <> '{}' OR 'gone' = ANY (found.what) THEN 'repairing'
+                WHEN 'failing' = ANY (found.what) THEN 'failing'
+                ELSE 'wiped'
             END;
             IF outcome = 'repairing' THEN
-                IF renamed OR described OR rekeyed THEN
-                    INSERT INTO provisioner.edits AS e (id, name, description, credential)
-                    VALUES (request.id, renamed, described, rekeyed)
-                    ON CONFLICT (id) DO UPDATE SET
-                        name = e.name OR excluded.name, description = e.description OR excluded.description,
-                        credential = e.credential OR excluded.credential;
+                IF sent <> '{}' THEN
+                    PERFORM provisioner.note_edits(found.id, sent);
                 END IF;
-                PERFORM provisioner.reopen(request);
+                PERFORM provisioner.reopen(found.id);
             END IF;
             RETURN NEXT;
         EXCEPTION WHEN OTHERS THEN
@@ -445,7 +356,6 @@ BEGIN
             RAISE NOTICE 'request % is left as it is: %', found.id, SQLERRM;
         END;
     END LOOP;
-    RETURN QUERY SELECT r.id, r.outcome FROM provisioner.repair_rotations(repair.ids, repair.wrong) AS r;
 END
 $$;
 

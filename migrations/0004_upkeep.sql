@@ -140,29 +140,11 @@ $$;
 
 CREATE FUNCTION provisioner.disown_requests(ids bigint[], code text, message text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    before text := coalesce(current_setting('provisioner.recording', true), '');
-    changed bigint[];
 BEGIN
-    PERFORM set_config('provisioner.recording', 'on', true);
     DELETE FROM provisioner.ready AS r WHERE r.id = ANY (ids);
-    WITH failed AS (
-        UPDATE provisioner.connection_requests AS q
-        SET status = 'failed', error_code = code, error_message = message, finished_at = clock_timestamp()
-        WHERE q.id = ANY (ids) AND q.status = 'pending'
-        RETURNING q.id
-    ),
-    failed_rotations AS (
-        UPDATE provisioner.rotation_requests AS q
-        SET status = 'failed', error_code = code, error_message = message, finished_at = clock_timestamp()
-        WHERE q.id = ANY (ids) AND q.status = 'pending'
-        RETURNING q.id
-    )
-    SELECT array_agg(f.id) INTO changed FROM (SELECT * FROM failed UNION ALL SELECT * FROM failed_rotations) AS f;
-    PERFORM provisioner.not_updated(q.id)
-    FROM provisioner.requests AS q
-    WHERE q.id = ANY (ids) AND q.status = 'pending' AND q.id <> ALL (coalesce(changed, '{}'));
-    PERFORM set_config('provisioner.recording', before, true);
+    PERFORM provisioner.finish(
+        ARRAY (SELECT q.id FROM provisioner.requests AS q WHERE q.id = ANY (ids) AND q.status = 'pending'), 'failed', code, message
+    );
 END
 $$;
 
@@ -173,17 +155,14 @@ $$;
 CREATE FUNCTION provisioner.misplaced(after bigint, most integer, OUT ids bigint[], OUT last bigint)
 LANGUAGE sql STABLE AS $$
     WITH part AS MATERIALIZED (
-        SELECT q.id, q.status FROM provisioner.connection_requests AS q
+        SELECT q.id, q.status FROM provisioner.requests AS q
         WHERE q.id > misplaced.after
         ORDER BY q.id
         LIMIT misplaced.most
     )
     SELECT
         array_agg(p.id ORDER BY p.id) FILTER (
-            WHERE p.status = 'pending'
-                AND NOT EXISTS (SELECT FROM provisioner.ready AS r WHERE r.id = p.id)
-                AND NOT EXISTS (SELECT FROM provisioner.waiting AS w WHERE w.id = p.id)
-                AND NOT EXISTS (SELECT FROM provisioner.in_flight AS f WHERE f.id = p.id)
+            WHERE p.status = 'pending' AND NOT EXISTS (SELECT FROM provisioner.places AS l WHERE l.id = p.id)
         ),
         max(p.id)
     FROM part AS p
@@ -194,50 +173,35 @@ $$;
 CREATE FUNCTION provisioner.put_in_line(ids bigint[]) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    before text := coalesce(current_setting('provisioner.recording', true), '');
     request provisioner.connection_requests;
     rule text;
     reason text;
-    placed integer := 0;
+    broken integer := 0;
 BEGIN
-    PERFORM set_config('provisioner.recording', 'on', true);
     PERFORM FROM provisioner.sweeps FOR UPDATE;  -- one at a time: two might give a request two places
     FOR request IN
         SELECT q.* FROM provisioner.connection_requests AS q
-        WHERE q.id = ANY (put_in_line.ids) AND q.status = 'pending'
+        WHERE q.id = ANY (ids) AND q.status = 'pending' AND NOT EXISTS (SELECT FROM provisioner.places AS p WHERE p.id = q.id)
         ORDER BY q.id
-        FOR UPDATE SKIP LOCKED
+        FOR UPDATE OF q SKIP LOCKED
     LOOP
-        CONTINUE WHEN EXISTS (
-            SELECT FROM provisioner.waiting AS w WHERE w.id = request.id
-            UNION ALL SELECT FROM provisioner.ready AS r WHERE r.id = request.id
-            UNION ALL SELECT FROM provisioner.in_flight AS f WHERE f.id = request.id
-        );
         rule := provisioner.broken_rule(request);
-        IF rule IS NULL OR (rule = 'credential' AND request.credential LIKE 'sealed:%:wiped') THEN
-            INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
-            VALUES (request.id, greatest(request.not_before, now()), request.target, -request.priority, request.project_id)
-            ON CONFLICT (id) DO NOTHING;
-            placed := placed + 1;
-            CONTINUE;
-        END IF;
+        CONTINUE WHEN rule IS NULL OR (rule = 'credential' AND request.credential LIKE 'sealed:%:wiped');
+        ids := array_remove(ids, request.id);
         BEGIN
             PERFORM provisioner.refuse(rule, request);
         EXCEPTION WHEN OTHERS THEN
             reason := SQLERRM;
         END;
         BEGIN
-            UPDATE provisioner.connection_requests AS q
-            SET status = 'failed', error_code = 'invalid_request', error_message = reason, finished_at = clock_timestamp()
-            WHERE q.id = request.id;
+            PERFORM provisioner.finish(ARRAY [request.id], 'failed', 'invalid_request', reason);
             SET CONSTRAINTS ALL IMMEDIATE;
-            placed := placed + 1;
+            broken := broken + 1;
         EXCEPTION WHEN OTHERS THEN
             NULL;  -- somebody's trigger refuses it; `doctor` names it
         END;
     END LOOP;
-    PERFORM set_config('provisioner.recording', before, true);
-    RETURN placed;
+    RETURN broken + provisioner.place(ids);
 END
 $$;
 
@@ -273,17 +237,6 @@ BEGIN
         placed := provisioner.put_in_line(strays);
     END IF;
     done := next IS NULL;
-    IF done THEN
-        placed := placed + provisioner.place_rotations(ARRAY (
-            SELECT r.id FROM provisioner.rotation_requests AS r
-            WHERE r.status = 'pending'
-                AND NOT EXISTS (SELECT FROM provisioner.ready AS l WHERE l.id = r.id)
-                AND NOT EXISTS (SELECT FROM provisioner.waiting AS w WHERE w.id = r.id)
-                AND NOT EXISTS (SELECT FROM provisioner.in_flight AS f WHERE f.id = r.id)
-            ORDER BY r.id
-            LIMIT sweep.most
-        ));
-    END IF;
     UPDATE provisioner.sweeps SET position = coalesce(next, 0), swept_at = clock_timestamp();
 END
 $$;

@@ -25,6 +25,49 @@ CREATE FUNCTION provisioner.also_left(before text, more text) RETURNS text
     SELECT CASE WHEN position(more IN before) > 0 THEN before ELSE nullif(concat_ws('; ', before, more), '') END
 $$;
 
+CREATE FUNCTION provisioner.begin_again(ids bigint[]) RETURNS TABLE(id bigint, was text)
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+DECLARE
+    before text := coalesce(current_setting('provisioner.recording', true), '');
+    ended bigint[];
+    statuses text[];
+    unchanged bigint;
+    changed bigint;
+BEGIN
+    PERFORM provisioner.lock_requests(ids);
+    SELECT array_agg(q.id ORDER BY q.id), array_agg(q.status ORDER BY q.id), count(*) INTO ended, statuses, unchanged
+    FROM provisioner.requests AS q
+    WHERE q.id = ANY (ids) AND q.status <> 'pending';
+    PERFORM set_config('provisioner.recording', 'on', true);
+    IF EXISTS (SELECT FROM provisioner.connection_requests AS q WHERE q.id = ANY (ended)) THEN
+        UPDATE provisioner.connection_requests AS q
+        SET
+            status = 'pending', error_code = NULL, error_message = NULL, finished_at = NULL,
+            wanted = CASE WHEN q.status = 'removed' THEN 'present' ELSE q.wanted END
+        WHERE q.id = ANY (ended);
+        GET DIAGNOSTICS changed = ROW_COUNT;
+        unchanged := unchanged - changed;
+    END IF;
+    IF EXISTS (SELECT FROM provisioner.rotation_requests AS r WHERE r.id = ANY (ended)) THEN
+        UPDATE provisioner.rotation_requests AS r
+        SET
+            status = 'pending', error_code = NULL, error_message = NULL, finished_at = NULL,
+            wanted = CASE WHEN r.status = 'removed' THEN 'present' ELSE r.wanted END
+        WHERE r.id = ANY (ended);
+        GET DIAGNOSTICS changed = ROW_COUNT;
+        unchanged := unchanged - changed;
+    END IF;
+    PERFORM set_config('provisioner.recording', before, true);
+    IF unchanged > 0 THEN
+        RAISE EXCEPTION 'a trigger keeps it from being changed' USING ERRCODE = 'triggered_action_exception';
+    END IF;
+    RETURN QUERY SELECT e.id, e.was FROM unnest(ended, statuses) AS e (id, was);
+END
+$$;
+
 CREATE FUNCTION provisioner.box_failed() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -103,47 +146,19 @@ CREATE FUNCTION provisioner.cancel(ids bigint[]) RETURNS TABLE(id bigint, outcom
     AS $$
 #variable_conflict use_column
 DECLARE
-    before text := coalesce(current_setting('provisioner.recording', true), '');
     undone bigint[];
     done bigint[] := '{}';
     ending bigint[];
     refused bigint[] := '{}';
     lately bigint[];
     lately_ending bigint[];
-    skipped boolean;
     one bigint;
     aside bigint[];
 BEGIN
-    PERFORM set_config('provisioner.recording', 'on', true);
     BEGIN
-        WITH failed AS (
-            SELECT q.id FROM provisioner.connection_requests AS q
-            WHERE q.id = ANY (cancel.ids) AND q.status = 'failed'
-            ORDER BY q.id
-            FOR UPDATE
-        ),
-        put_aside AS (
-            UPDATE provisioner.connection_requests AS q
-            SET
-                status = 'cancelled',
-                credential = provisioner.wiped(q.credential)
-            FROM failed AS f
-            WHERE q.id = f.id
-            RETURNING q.id
-        ),
-        failed_rotations AS (
-            SELECT r.id FROM provisioner.rotation_requests AS r
-            WHERE r.id = ANY (cancel.ids) AND r.status = 'failed'
-            ORDER BY r.id
-            FOR UPDATE
-        ),
-        rotations_put_aside AS (
-            UPDATE provisioner.rotation_requests AS r SET status = 'cancelled' FROM failed_rotations AS f
-            WHERE r.id = f.id
-            RETURNING r.id
-        )
-        SELECT coalesce(array_agg(p.id), '{}') INTO aside
-        FROM (SELECT * FROM put_aside UNION ALL SELECT * FROM rotations_put_aside) AS p;
+        PERFORM provisioner.lock_requests(cancel.ids);
+        aside := ARRAY (SELECT q.id FROM provisioner.requests AS q WHERE q.id = ANY (cancel.ids) AND q.status = 'failed');
+        PERFORM provisioner.finish(aside, 'cancelled');
     EXCEPTION WHEN OTHERS THEN
         IF provisioner.is_about_all(SQLSTATE) THEN
             RAISE;
@@ -164,12 +179,9 @@ BEGIN
             UPDATE provisioner.in_flight AS f SET cancelled = true
             FROM (SELECT g.id FROM provisioner.in_flight AS g WHERE g.id = ANY (undone) ORDER BY g.id FOR UPDATE) AS held
             WHERE f.id = held.id;
-            PERFORM 1 FROM provisioner.connection_requests AS q
-            WHERE q.id = ANY (undone) AND NOT EXISTS (SELECT FROM provisioner.in_flight AS f WHERE f.id = q.id)
-            ORDER BY q.id FOR UPDATE;
-            PERFORM 1 FROM provisioner.rotation_requests AS r
-            WHERE r.id = ANY (undone) AND NOT EXISTS (SELECT FROM provisioner.in_flight AS f WHERE f.id = r.id)
-            ORDER BY r.id FOR UPDATE;
+            PERFORM provisioner.lock_requests(ARRAY (
+                SELECT u.id FROM unnest(undone) AS u (id) WHERE NOT EXISTS (SELECT FROM provisioner.in_flight AS f WHERE f.id = u.id)
+            ));
             WITH unlined AS (
                 DELETE FROM provisioner.ready AS r WHERE r.id = ANY (undone) RETURNING r.id, r.target, r.rank, r.project_id
             ),
@@ -192,37 +204,15 @@ BEGIN
             remembered AS (
                 UPDATE provisioner.attempt_state AS s SET cancelled = true FROM found AS f
                 WHERE s.id = f.id AND s.id = ANY (undone) AND f.doubted
-            ),
-            finished AS (
-                UPDATE provisioner.connection_requests AS q
-                SET
-                    status = 'cancelled', finished_at = clock_timestamp(),
-                    attempts = coalesce((SELECT s.sent FROM provisioner.attempt_state AS s WHERE s.id = q.id), q.attempts),
-                    credential = provisioner.wiped(q.credential)
-                FROM found AS f
-                WHERE q.id = f.id AND q.id = ANY (undone) AND NOT f.doubted
-                RETURNING q.id
-            ),
-            finished_rotations AS (
-                UPDATE provisioner.rotation_requests AS r
-                SET
-                    status = 'cancelled', finished_at = clock_timestamp(),
-                    attempts = coalesce((SELECT s.sent FROM provisioner.attempt_state AS s WHERE s.id = r.id), r.attempts)
-                FROM found AS f
-                WHERE r.id = f.id AND r.id = ANY (undone) AND NOT f.doubted
-                RETURNING r.id
             )
             SELECT
-                array_agg(f.id), array_agg(f.id) FILTER (WHERE f.doubted),
-                count(*) FILTER (WHERE NOT f.doubted)
-                > (SELECT count(*) FROM finished) + (SELECT count(*) FROM finished_rotations)
-            INTO lately, lately_ending, skipped
+                coalesce(array_agg(f.id) FILTER (WHERE NOT f.doubted), '{}'),
+                coalesce(array_agg(f.id) FILTER (WHERE f.doubted), '{}')
+            INTO lately, lately_ending
             FROM found AS f;
-            IF skipped THEN
-                RAISE EXCEPTION 'a trigger keeps it from being changed';
-            END IF;
-            done := done || coalesce(lately, '{}');
-            ending := ending || coalesce(lately_ending, '{}');
+            PERFORM provisioner.finish(lately, 'cancelled');
+            done := done || lately || lately_ending;
+            ending := ending || lately_ending;
             SELECT done || coalesce(array_agg(f.id), '{}'), ending || coalesce(array_agg(f.id), '{}')
             INTO done, ending
             FROM provisioner.in_flight AS f
@@ -249,7 +239,6 @@ BEGIN
                 END IF;
         END;
     END LOOP;
-    PERFORM set_config('provisioner.recording', before, true);
     RETURN QUERY
     SELECT c.id, c.outcome
     FROM (
@@ -315,38 +304,39 @@ CREATE FUNCTION provisioner.connections_followed() RETURNS trigger
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 DECLARE
-    before text := coalesce(current_setting('provisioner.recording', true), '');
     ids bigint[];
+    revived bigint[];
 BEGIN
     IF NOT EXISTS (SELECT FROM provisioner.rotation_requests) THEN
         RETURN NULL;
     END IF;
-    WITH changed AS (
-        SELECT n.target, n.project_id, n.name, n.status
+    IF EXISTS (SELECT FROM new_rows AS n JOIN old_rows AS o ON o.id = n.id WHERE o.name <> n.name) THEN
+        PERFORM set_config('provisioner.renaming', 'on', true);
+        UPDATE provisioner.rotation_requests AS r
+        SET connection = n.name
         FROM new_rows AS n
         JOIN old_rows AS o ON o.id = n.id
-        WHERE n.status IS DISTINCT FROM o.status
-    ),
-    concerned AS (
-        SELECT r.id, r.status, c.status AS now_is
-        FROM changed AS c
-        JOIN provisioner.rotation_requests AS r
-            ON r.target = c.target AND r.project_id = c.project_id AND r.connection = c.name
-        WHERE r.status = 'pending' OR (r.status = 'failed' AND r.error_code = 'connection_failed')
-    ),
-    revived AS (
-        UPDATE provisioner.rotation_requests AS r
-        SET status = 'pending', error_code = NULL, error_message = NULL, finished_at = NULL
-        FROM concerned AS c
-        WHERE
-            r.id = c.id AND c.status = 'failed' AND c.now_is IN ('pending', 'succeeded')
-            AND (SELECT set_config('provisioner.recording', 'on', true)) = 'on'
-    )
-    SELECT array_agg(c.id) INTO ids FROM concerned AS c;
-    PERFORM set_config('provisioner.recording', before, true);
-    IF ids IS NOT NULL THEN
-        PERFORM provisioner.follow_connections(ids);
+        WHERE o.name <> n.name AND r.target = o.target AND r.project_id = o.project_id AND r.connection = o.name;
+        PERFORM set_config('provisioner.renaming', '', true);
     END IF;
+    SELECT array_agg(r.id), array_agg(r.id) FILTER (WHERE r.status = 'failed' AND n.status IN ('pending', 'succeeded'))
+    INTO ids, revived
+    FROM new_rows AS n
+    JOIN old_rows AS o ON o.id = n.id
+    -- One by one, for a join may be planned as a scan of all rotations.
+    CROSS JOIN LATERAL (
+        SELECT t.id, t.status
+        FROM provisioner.rotation_requests AS t
+        WHERE
+            t.target = n.target AND t.project_id = n.project_id AND t.connection = n.name
+            AND (t.status = 'pending' OR (t.status = 'failed' AND t.error_code = 'connection_failed'))
+        OFFSET 0
+    ) AS r
+    WHERE n.status IS DISTINCT FROM o.status OR n.name IS DISTINCT FROM o.name;
+    IF revived IS NOT NULL THEN
+        PERFORM provisioner.begin_again(revived);
+    END IF;
+    PERFORM provisioner.follow_connections(ids);
     RETURN NULL;
 END
 $$;
@@ -366,9 +356,7 @@ BEGIN
     JOIN provisioner.rotation_requests AS r
         ON r.target = n.target AND r.project_id = n.project_id AND r.connection = n.name AND r.status = 'pending'
     WHERE n.status <> 'pending';
-    IF ids IS NOT NULL THEN
-        PERFORM provisioner.follow_connections(ids);
-    END IF;
+    PERFORM provisioner.follow_connections(ids);
     RETURN NULL;
 END
 $$;
@@ -389,29 +377,11 @@ CREATE FUNCTION provisioner.disown_requests(ids bigint[], code text, message tex
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-DECLARE
-    before text := coalesce(current_setting('provisioner.recording', true), '');
-    changed bigint[];
 BEGIN
-    PERFORM set_config('provisioner.recording', 'on', true);
     DELETE FROM provisioner.ready AS r WHERE r.id = ANY (ids);
-    WITH failed AS (
-        UPDATE provisioner.connection_requests AS q
-        SET status = 'failed', error_code = code, error_message = message, finished_at = clock_timestamp()
-        WHERE q.id = ANY (ids) AND q.status = 'pending'
-        RETURNING q.id
-    ),
-    failed_rotations AS (
-        UPDATE provisioner.rotation_requests AS q
-        SET status = 'failed', error_code = code, error_message = message, finished_at = clock_timestamp()
-        WHERE q.id = ANY (ids) AND q.status = 'pending'
-        RETURNING q.id
-    )
-    SELECT array_agg(f.id) INTO changed FROM (SELECT * FROM failed UNION ALL SELECT * FROM failed_rotations) AS f;
-    PERFORM provisioner.not_updated(q.id)
-    FROM provisioner.requests AS q
-    WHERE q.id = ANY (ids) AND q.status = 'pending' AND q.id <> ALL (coalesce(changed, '{}'));
-    PERFORM set_config('provisioner.recording', before, true);
+    PERFORM provisioner.finish(
+        ARRAY (SELECT q.id FROM provisioner.requests AS q WHERE q.id = ANY (ids) AND q.status = 'pending'), 'failed', code, message
+    );
 END
 $$;
 
@@ -456,6 +426,48 @@ BEGIN
             ON CONFLICT (id) DO NOTHING;
         END;
     END LOOP;
+END
+$$;
+
+CREATE FUNCTION provisioner.finish(ids bigint[], status text, code text DEFAULT NULL::text, message text DEFAULT NULL::text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    before text := coalesce(current_setting('provisioner.recording', true), '');
+    connections bigint[] := ARRAY (SELECT q.id FROM provisioner.connection_requests AS q WHERE q.id = ANY (ids));
+    rotations bigint[] := ARRAY (SELECT r.id FROM provisioner.rotation_requests AS r WHERE r.id = ANY (ids));
+    unchanged bigint := cardinality(connections) + cardinality(rotations);
+    changed bigint;
+BEGIN
+    PERFORM set_config('provisioner.recording', 'on', true);
+    IF connections <> '{}' THEN
+        UPDATE provisioner.connection_requests AS q
+        SET
+            status = finish.status, finished_at = clock_timestamp(),
+            error_code = CASE WHEN finish.status = 'cancelled' THEN q.error_code ELSE code END,
+            error_message = CASE WHEN finish.status = 'cancelled' THEN q.error_message ELSE message END,
+            attempts = coalesce((SELECT s.sent FROM provisioner.attempt_state AS s WHERE s.id = q.id), q.attempts),
+            credential = CASE WHEN finish.status = 'failed' THEN q.credential ELSE provisioner.wiped(q.credential) END
+        WHERE q.id = ANY (connections);
+        GET DIAGNOSTICS changed = ROW_COUNT;
+        unchanged := unchanged - changed;
+    END IF;
+    IF rotations <> '{}' THEN
+        UPDATE provisioner.rotation_requests AS r
+        SET
+            status = finish.status, finished_at = clock_timestamp(),
+            error_code = CASE WHEN finish.status = 'cancelled' THEN r.error_code ELSE code END,
+            error_message = CASE WHEN finish.status = 'cancelled' THEN r.error_message ELSE message END,
+            attempts = coalesce((SELECT s.sent FROM provisioner.attempt_state AS s WHERE s.id = r.id), r.attempts)
+        WHERE r.id = ANY (rotations);
+        GET DIAGNOSTICS changed = ROW_COUNT;
+        unchanged := unchanged - changed;
+    END IF;
+    IF unchanged > 0 THEN
+        RAISE EXCEPTION 'a trigger keeps it from being changed' USING ERRCODE = 'triggered_action_exception';
+    END IF;
+    PERFORM set_config('provisioner.recording', before, true);
 END
 $$;
 
@@ -520,18 +532,22 @@ CREATE FUNCTION provisioner.follow_connections(ids bigint[]) RETURNS void
 DECLARE
     before text := coalesce(current_setting('provisioner.recording', true), '');
 BEGIN
-    IF coalesce(cardinality(follow_connections.ids), 0) = 0 THEN
-        RETURN;  -- nothing is woken needlessly: a sweep calls this every few seconds
+    IF coalesce(cardinality(ids), 0) = 0 THEN
+        RETURN;  -- nobody is woken for nothing: a sweep asks every few seconds
     END IF;
     PERFORM set_config('provisioner.recording', 'on', true);
+    UPDATE provisioner.waiting AS w SET run_at = 'infinity', quarantine = 'connection'
+    FROM provisioner.requests AS q
+    WHERE w.id = ANY (ids) AND w.quarantine IS NULL AND q.id = w.id AND q.needs_connection;
     UPDATE provisioner.waiting AS w
-    SET run_at = greatest(r.not_before, now()), quarantine = NULL
-    FROM provisioner.rotation_requests AS r
-    JOIN provisioner.connection_requests AS c
-        ON c.target = r.target AND c.project_id = r.project_id AND c.name = r.connection
-    WHERE
-        w.id = ANY (follow_connections.ids) AND w.quarantine = 'connection' AND r.id = w.id AND r.id = ANY (follow_connections.ids)
-        AND c.status = 'succeeded';
+    SET
+        -- A create that was lost lately may still be carried out.
+        run_at = greatest(q.not_before, now(), (
+            SELECT s.updated_at + provisioner.time_to_show() FROM provisioner.attempt_state AS s WHERE s.id = w.id
+        )),
+        quarantine = NULL
+    FROM provisioner.requests AS q
+    WHERE w.id = ANY (ids) AND w.quarantine = 'connection' AND q.id = w.id AND NOT q.needs_connection;
     WITH failed AS (
         SELECT
             r.id,
@@ -542,7 +558,7 @@ BEGIN
         JOIN provisioner.connection_requests AS c
             ON c.target = r.target AND c.project_id = r.project_id AND c.name = r.connection
         WHERE
-            r.id = ANY (follow_connections.ids) AND r.status = 'pending' AND r.wanted = 'present'
+            r.id = ANY (ids) AND r.status = 'pending' AND r.wanted = 'present'
             AND c.status NOT IN ('pending', 'succeeded')
     ),
     unplaced AS (
@@ -658,21 +674,28 @@ CREATE FUNCTION provisioner.live_state(status text, wanted text, recorded uuid, 
     END
 $$;
 
+CREATE FUNCTION provisioner.lock_requests(ids bigint[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    PERFORM FROM provisioner.connection_requests AS q WHERE q.id = ANY (ids) ORDER BY q.id FOR UPDATE;
+    PERFORM FROM provisioner.rotation_requests AS r WHERE r.id = ANY (ids) ORDER BY r.id FOR UPDATE;
+END
+$$;
+
 CREATE FUNCTION provisioner.misplaced(after bigint, most integer, OUT ids bigint[], OUT last bigint) RETURNS record
     LANGUAGE sql STABLE
     AS $$
     WITH part AS MATERIALIZED (
-        SELECT q.id, q.status FROM provisioner.connection_requests AS q
+        SELECT q.id, q.status FROM provisioner.requests AS q
         WHERE q.id > misplaced.after
         ORDER BY q.id
         LIMIT misplaced.most
     )
     SELECT
         array_agg(p.id ORDER BY p.id) FILTER (
-            WHERE p.status = 'pending'
-                AND NOT EXISTS (SELECT FROM provisioner.ready AS r WHERE r.id = p.id)
-                AND NOT EXISTS (SELECT FROM provisioner.waiting AS w WHERE w.id = p.id)
-                AND NOT EXISTS (SELECT FROM provisioner.in_flight AS f WHERE f.id = p.id)
+            WHERE p.status = 'pending' AND NOT EXISTS (SELECT FROM provisioner.places AS l WHERE l.id = p.id)
         ),
         max(p.id)
     FROM part AS p
@@ -689,6 +712,19 @@ BEGIN
     END IF;
     RETURN NULL;
 END
+$$;
+
+CREATE FUNCTION provisioner.note_edits(request bigint, columns text[]) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    INSERT INTO provisioner.edits AS e (id, name, description, credential, others)
+    SELECT
+        request, 'name' = ANY (columns), 'description' = ANY (columns), 'credential' = ANY (columns),
+        ARRAY (SELECT c FROM unnest(columns) AS c WHERE c NOT IN ('name', 'description', 'credential'))
+    ON CONFLICT (id) DO UPDATE SET
+        name = e.name OR excluded.name, description = e.description OR excluded.description,
+        credential = e.credential OR excluded.credential, others = e.others || excluded.others
 $$;
 
 CREATE FUNCTION provisioner.pause(target text) RETURNS TABLE(target text, paused_at timestamp with time zone, paused_by text)
@@ -709,30 +745,33 @@ $$;
 
 COMMENT ON FUNCTION provisioner.pause(target text) IS 'Pause a target; returns nothing if it was paused already';
 
-CREATE FUNCTION provisioner.place_rotations(ids bigint[]) RETURNS integer
+CREATE FUNCTION provisioner.place(ids bigint[]) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 DECLARE
     placed integer;
+    rotations bigint[];
 BEGIN
-    INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id, quarantine)
-    SELECT
-        r.id, CASE WHEN n.connection THEN 'infinity' ELSE greatest(r.not_before, now()) END,
-        r.target || '/rotations', -r.priority, r.project_id, CASE WHEN n.connection THEN 'connection' END
-    FROM provisioner.rotation_requests AS r
-    LEFT JOIN provisioner.connection_requests AS c
-        ON c.target = r.target AND c.project_id = r.project_id AND c.name = r.connection
-    CROSS JOIN LATERAL (
-        SELECT c.status IS DISTINCT FROM 'succeeded' AND r.wanted = 'present' AND r.rotation_id IS NULL AS connection
-    ) AS n
-    WHERE
-        r.id = ANY (place_rotations.ids) AND r.status = 'pending'
-        AND NOT EXISTS (SELECT FROM provisioner.ready AS l WHERE l.id = r.id)
-        AND NOT EXISTS (SELECT FROM provisioner.in_flight AS f WHERE f.id = r.id)
-    ON CONFLICT (id) DO NOTHING;
-    GET DIAGNOSTICS placed = ROW_COUNT;
-    PERFORM provisioner.follow_connections(place_rotations.ids);
+    WITH newcomers AS (
+        INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id, quarantine)
+        SELECT
+            n.id, CASE WHEN n.needs_connection THEN 'infinity' ELSE greatest(n.not_before, now()) END, n.target, -n.priority,
+            n.project_id, CASE WHEN n.needs_connection THEN 'connection' END
+        FROM (
+            SELECT q.id, q.not_before, q.target, q.priority, q.project_id, q.needs_connection
+            FROM provisioner.requests AS q
+            WHERE
+                q.id = ANY (ids) AND q.status = 'pending'
+                -- One by one, for a join may be planned as a scan of all that has a place.
+                AND (SELECT p.id FROM provisioner.places AS p WHERE p.id = q.id LIMIT 1) IS NULL
+            OFFSET 0  -- so that a connection is looked for once
+        ) AS n
+        ON CONFLICT (id) DO NOTHING
+        RETURNING id, target
+    )
+    SELECT count(*), array_agg(n.id) FILTER (WHERE n.target LIKE '%/%') INTO placed, rotations FROM newcomers AS n;
+    PERFORM provisioner.follow_connections(rotations);
     RETURN placed;
 END
 $$;
@@ -742,50 +781,35 @@ CREATE FUNCTION provisioner.put_in_line(ids bigint[]) RETURNS integer
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 DECLARE
-    before text := coalesce(current_setting('provisioner.recording', true), '');
     request provisioner.connection_requests;
     rule text;
     reason text;
-    placed integer := 0;
+    broken integer := 0;
 BEGIN
-    PERFORM set_config('provisioner.recording', 'on', true);
     PERFORM FROM provisioner.sweeps FOR UPDATE;  -- one at a time: two might give a request two places
     FOR request IN
         SELECT q.* FROM provisioner.connection_requests AS q
-        WHERE q.id = ANY (put_in_line.ids) AND q.status = 'pending'
+        WHERE q.id = ANY (ids) AND q.status = 'pending' AND NOT EXISTS (SELECT FROM provisioner.places AS p WHERE p.id = q.id)
         ORDER BY q.id
-        FOR UPDATE SKIP LOCKED
+        FOR UPDATE OF q SKIP LOCKED
     LOOP
-        CONTINUE WHEN EXISTS (
-            SELECT FROM provisioner.waiting AS w WHERE w.id = request.id
-            UNION ALL SELECT FROM provisioner.ready AS r WHERE r.id = request.id
-            UNION ALL SELECT FROM provisioner.in_flight AS f WHERE f.id = request.id
-        );
         rule := provisioner.broken_rule(request);
-        IF rule IS NULL OR (rule = 'credential' AND request.credential LIKE 'sealed:%:wiped') THEN
-            INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
-            VALUES (request.id, greatest(request.not_before, now()), request.target, -request.priority, request.project_id)
-            ON CONFLICT (id) DO NOTHING;
-            placed := placed + 1;
-            CONTINUE;
-        END IF;
+        CONTINUE WHEN rule IS NULL OR (rule = 'credential' AND request.credential LIKE 'sealed:%:wiped');
+        ids := array_remove(ids, request.id);
         BEGIN
             PERFORM provisioner.refuse(rule, request);
         EXCEPTION WHEN OTHERS THEN
             reason := SQLERRM;
         END;
         BEGIN
-            UPDATE provisioner.connection_requests AS q
-            SET status = 'failed', error_code = 'invalid_request', error_message = reason, finished_at = clock_timestamp()
-            WHERE q.id = request.id;
+            PERFORM provisioner.finish(ARRAY [request.id], 'failed', 'invalid_request', reason);
             SET CONSTRAINTS ALL IMMEDIATE;
-            placed := placed + 1;
+            broken := broken + 1;
         EXCEPTION WHEN OTHERS THEN
             NULL;  -- somebody's trigger refuses it; `doctor` names it
         END;
     END LOOP;
-    PERFORM set_config('provisioner.recording', before, true);
-    RETURN placed;
+    RETURN broken + provisioner.place(ids);
 END
 $$;
 
@@ -857,20 +881,7 @@ CREATE FUNCTION provisioner.refuse_recorded_columns() RETURNS trigger
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 BEGIN
-    RAISE EXCEPTION 'request %: status, connection_id, org_id, credentials_hash, adopted, key_fingerprint, attempts, error_code,'
-        ' error_message and finished_at are what workers record, and cannot be changed', old.id
-    USING ERRCODE = 'object_not_in_prerequisite_state',
-        HINT = 'Set status to pending to retry it, or use provisioner.cancel, provisioner.retry and provisioner.remove.';
-END
-$$;
-
-CREATE FUNCTION provisioner.refuse_recorded_of_rotations() RETURNS trigger
-    LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-BEGIN
-    RAISE EXCEPTION 'request %: status, rotation_id, connection_id, key_issued, adopted, attempts, error_code, error_message and'
-        ' finished_at are what workers record, and cannot be changed', old.id
+    RAISE EXCEPTION 'request %: % are what workers record, and cannot be changed', old.id, TG_ARGV[0]
     USING ERRCODE = 'object_not_in_prerequisite_state',
         HINT = 'Set status to pending to retry it, or use provisioner.cancel, provisioner.retry and provisioner.remove.';
 END
@@ -895,9 +906,8 @@ BEGIN
         FOR UPDATE
     LOOP
         BEGIN
-            INSERT INTO provisioner.edits AS e (id, credential) VALUES (request.id, true)
-            ON CONFLICT (id) DO UPDATE SET credential = true;
-            PERFORM provisioner.reopen(request);
+            PERFORM provisioner.note_edits(request.id, ARRAY ['credential']);
+            PERFORM provisioner.reopen(request.id);
             id := request.id;
             RETURN NEXT;
         EXCEPTION WHEN OTHERS THEN
@@ -918,17 +928,13 @@ CREATE FUNCTION provisioner.remove(ids bigint[], adopted boolean DEFAULT false) 
     AS $$
 #variable_conflict use_column
 DECLARE
-    connection provisioner.connection_requests;
     request record;
 BEGIN
     FOR request IN
-        -- Rotations first: removing a connection removes its rotations too, and they are reported once.
-        SELECT r.id, r.adopted, true AS rotates FROM provisioner.rotation_requests AS r
-        WHERE r.id = ANY (remove.ids) AND (r.wanted = 'present' OR r.status IN ('failed', 'cancelled'))
-        UNION ALL
-        SELECT q.id, q.adopted, false FROM provisioner.connection_requests AS q
+        -- Rotations first: what removes a connection removes its rotations, too, and they are told of once.
+        SELECT q.id, q.adopted, q.wanted, q.target LIKE '%/%' AS rotates FROM provisioner.requests AS q
         WHERE q.id = ANY (remove.ids) AND (q.wanted = 'present' OR q.status IN ('failed', 'cancelled'))
-        ORDER BY rotates DESC, id
+        ORDER BY rotates DESC, q.id
     LOOP
         BEGIN
             IF remove.adopted AND request.adopted THEN
@@ -940,12 +946,11 @@ BEGIN
                 SET wanted = 'absent', status = CASE WHEN r.wanted = 'absent' THEN 'pending' ELSE r.status END
                 WHERE r.id = request.id;
             ELSE
-                SELECT q.* INTO connection FROM provisioner.connection_requests AS q WHERE q.id = request.id;
                 UPDATE provisioner.connection_requests AS q
                 SET wanted = 'absent', status = CASE WHEN q.wanted = 'absent' THEN 'pending' ELSE q.status END
                 WHERE q.id = request.id;
-                IF remove.adopted OR connection.wanted = 'absent' THEN
-                    PERFORM provisioner.remove_rotations_of(connection, remove.adopted);
+                IF remove.adopted OR request.wanted = 'absent' THEN
+                    PERFORM provisioner.remove_rotations_of(request.id, remove.adopted);
                 END IF;
             END IF;
             SELECT
@@ -983,16 +988,17 @@ CREATE FUNCTION provisioner.remove_gone(target text, project uuid) RETURNS bigin
     ))
 $$;
 
-CREATE FUNCTION provisioner.remove_rotations_of(c provisioner.connection_requests, adopted boolean) RETURNS void
+CREATE FUNCTION provisioner.remove_rotations_of(request bigint, adopted boolean) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 DECLARE
     users bigint[] := ARRAY (
-        SELECT r.id FROM provisioner.rotation_requests AS r
-        WHERE
-            r.target = c.target AND r.project_id = c.project_id AND r.connection = c.name
-            AND (NOT r.adopted OR remove_rotations_of.adopted)
+        SELECT r.id
+        FROM provisioner.connection_requests AS c
+        JOIN provisioner.rotation_requests AS r
+            ON r.target = c.target AND r.project_id = c.project_id AND r.connection = c.name
+        WHERE c.id = request AND (NOT r.adopted OR remove_rotations_of.adopted)
         ORDER BY r.id
     );
 BEGIN
@@ -1000,141 +1006,29 @@ BEGIN
     IF EXISTS (
         SELECT FROM provisioner.rotation_requests AS r WHERE r.id = ANY (users) AND r.wanted = 'absent' AND r.status = 'pending'
     ) THEN
-        UPDATE provisioner.waiting AS w SET run_at = 'infinity', quarantine = 'rotations' WHERE w.id = c.id;
+        UPDATE provisioner.waiting AS w SET run_at = 'infinity', quarantine = 'rotations' WHERE w.id = request;
     END IF;
 END
 $$;
 
-CREATE FUNCTION provisioner.reopen(r provisioner.connection_requests) RETURNS void
+CREATE FUNCTION provisioner.reopen(request bigint) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 DECLARE
-    before text := coalesce(current_setting('provisioner.recording', true), '');
-    lately timestamptz;
+    lately timestamptz := (SELECT s.updated_at FROM provisioner.attempt_state AS s WHERE s.id = request);
+    q record;
+    placed boolean := true;
 BEGIN
-    PERFORM set_config('provisioner.recording', 'on', true);
-    IF r.status <> 'pending' THEN
-        UPDATE provisioner.connection_requests AS q
-        SET status = 'pending', error_code = NULL, error_message = NULL, finished_at = NULL
-        WHERE q.id = r.id;
+    SELECT r.status, r.target, r.not_before INTO q FROM provisioner.requests AS r WHERE r.id = request;
+    PERFORM provisioner.begin_again(ARRAY [request]);
+    IF lately IS NOT NULL OR q.status = 'pending' THEN
+        placed := provisioner.take_place(request, greatest(lately + provisioner.time_to_show(), q.not_before, now()));
     END IF;
-    SELECT s.updated_at INTO lately FROM provisioner.attempt_state AS s WHERE s.id = r.id;
-    IF lately IS NOT NULL OR r.status = 'pending' THEN
-        PERFORM provisioner.take_place(r, greatest(lately + provisioner.time_to_show(), r.not_before, now()));
+    IF q.target LIKE '%/%' THEN
+        PERFORM provisioner.follow_connections(ARRAY [request]);
     END IF;
-    PERFORM set_config('provisioner.recording', before, true);
-END
-$$;
-
-CREATE FUNCTION provisioner.utf16_length(given text) RETURNS integer
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    AS $$
-    SELECT length(given) + length(regexp_replace(given, '[^\U00010000-\U0010FFFF]', '', 'g'))
-$$;
-
-CREATE TABLE provisioner.rotation_requests (
-    id bigint NOT NULL,
-    target text DEFAULT 'default'::text NOT NULL,
-    project_id uuid NOT NULL,
-    name text DEFAULT 'openrouter'::text NOT NULL,
-    connection text DEFAULT 'openrouter'::text NOT NULL,
-    environment text DEFAULT 'prod'::text NOT NULL,
-    secret_path text DEFAULT '/'::text NOT NULL,
-    secret_name text DEFAULT 'OPENROUTER_API_KEY'::text NOT NULL,
-    interval_days integer DEFAULT 30 NOT NULL,
-    rotate_at time without time zone DEFAULT '00:00:00'::time without time zone NOT NULL,
-    key_name text DEFAULT '{project_name} {environment}'::text NOT NULL,
-    spend_limit numeric,
-    limit_reset text,
-    include_byok boolean,
-    description text,
-    on_conflict text DEFAULT 'fail'::text NOT NULL,
-    priority smallint DEFAULT 0 NOT NULL,
-    batch text,
-    project_name text,
-    wanted text DEFAULT 'present'::text NOT NULL,
-    with_secrets boolean DEFAULT false NOT NULL,
-    revoke_keys boolean DEFAULT false NOT NULL,
-    not_before timestamp with time zone,
-    requested_by text DEFAULT CURRENT_USER NOT NULL,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    status text DEFAULT 'pending'::text NOT NULL,
-    rotation_id uuid,
-    connection_id uuid,
-    key_issued text,
-    adopted boolean DEFAULT false NOT NULL,
-    attempts integer DEFAULT 0 NOT NULL,
-    left_behind text,
-    error_code text,
-    error_message text,
-    finished_at timestamp with time zone,
-    CONSTRAINT rotation_requests_batch_check CHECK (((length(batch) >= 1) AND (length(batch) <= 200))),
-    CONSTRAINT rotation_requests_created_at_check CHECK (((created_at >= '0001-01-02 00:00:00+00'::timestamp with time zone) AND (created_at < '9999-01-01 00:00:00+00'::timestamp with time zone))),
-    CONSTRAINT rotation_requests_description_check CHECK ((provisioner.utf16_length(description) <= 255)),
-    CONSTRAINT rotation_requests_environment_check CHECK (((environment ~ '^[a-z0-9]+(-[a-z0-9]+)*$'::text) AND (length(environment) <= 64))),
-    CONSTRAINT rotation_requests_interval_days_check CHECK (((interval_days >= 1) AND (interval_days <= 3650))),
-    CONSTRAINT rotation_requests_key_name_check CHECK (((key_name ~ '\S'::text) AND (length(key_name) <= 200))),
-    CONSTRAINT rotation_requests_limit_reset_check CHECK ((limit_reset = ANY (ARRAY['daily'::text, 'weekly'::text, 'monthly'::text]))),
-    CONSTRAINT rotation_requests_name_check CHECK (((length(name) <= 64) AND (name ~ '^[a-z0-9]+(-[a-z0-9]+)*$'::text))),
-    CONSTRAINT rotation_requests_not_before_check CHECK (((not_before >= '0001-01-02 00:00:00+00'::timestamp with time zone) AND (not_before < '9999-01-01 00:00:00+00'::timestamp with time zone))),
-    CONSTRAINT rotation_requests_on_conflict_check CHECK ((on_conflict = ANY (ARRAY['fail'::text, 'adopt'::text]))),
-    CONSTRAINT rotation_requests_priority_check CHECK ((priority > '-32768'::integer)),
-    CONSTRAINT rotation_requests_project_name_check CHECK ((((length(project_name) >= 1) AND (length(project_name) <= 200)) AND (project_name !~ '[\u0001-\u001F\u007F-\u009F]'::text))),
-    CONSTRAINT rotation_requests_requested_by_check CHECK ((length(requested_by) <= 200)),
-    CONSTRAINT rotation_requests_rotate_at_check CHECK ((rotate_at < '24:00:00'::time without time zone)),
-    CONSTRAINT rotation_requests_secret_name_check CHECK ((secret_name ~ '^[^:/\s]{1,200}$'::text)),
-    CONSTRAINT rotation_requests_secret_path_check CHECK (((secret_path ~ '^/([^/\s]+/)*[^/\s]*$'::text) AND (length(secret_path) <= 500))),
-    CONSTRAINT rotation_requests_spend_limit_check CHECK (((spend_limit >= 0.000001) AND (spend_limit < '1000000000'::numeric))),
-    CONSTRAINT rotation_requests_status_check CHECK ((status = ANY (ARRAY['pending'::text, 'succeeded'::text, 'failed'::text, 'cancelled'::text, 'removed'::text]))),
-    CONSTRAINT rotation_requests_target_check CHECK ((target ~ '^[a-z0-9][a-z0-9-]{0,62}$'::text)),
-    CONSTRAINT rotation_requests_wanted_check CHECK ((wanted = ANY (ARRAY['present'::text, 'absent'::text])))
-)
-WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='50000', autovacuum_analyze_scale_factor='0', autovacuum_analyze_threshold='50000');
-
-COMMENT ON TABLE provisioner.rotation_requests IS 'Each row requests one secret rotation: a key of its own for a project';
-
-COMMENT ON COLUMN provisioner.rotation_requests.connection IS 'The name of the connection with the management key, in the same project';
-
-COMMENT ON COLUMN provisioner.rotation_requests.key_name IS 'The key''s name at OpenRouter, in which {project_name}, {project_id} and {environment} are replaced';
-
-COMMENT ON COLUMN provisioner.rotation_requests.with_secrets IS 'Whether removing it also deletes its secret';
-
-COMMENT ON COLUMN provisioner.rotation_requests.revoke_keys IS 'Whether removing it also revokes its keys at OpenRouter';
-
-COMMENT ON COLUMN provisioner.rotation_requests.key_issued IS 'The name under which OpenRouter lists the key';
-
-COMMENT ON COLUMN provisioner.rotation_requests.left_behind IS 'Which other keys stay or may stay at OpenRouter, and what to do; set it to NULL when that is done';
-
-CREATE FUNCTION provisioner.reopen_rotation(r provisioner.rotation_requests) RETURNS boolean
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-DECLARE
-    before text := coalesce(current_setting('provisioner.recording', true), '');
-    lately timestamptz;
-BEGIN
-    -- It may change places between two statements, so this is repeated.
-    FOR round IN 1..20 LOOP
-        DELETE FROM provisioner.waiting AS w WHERE w.id = r.id;
-        EXIT WHEN FOUND;
-        DELETE FROM provisioner.ready AS l WHERE l.id = r.id;
-        EXIT WHEN FOUND OR r.status <> 'pending';
-        IF EXISTS (SELECT FROM provisioner.in_flight AS f WHERE f.id = r.id) THEN
-            RETURN false;
-        END IF;
-    END LOOP;
-    PERFORM set_config('provisioner.recording', 'on', true);
-    SELECT s.updated_at INTO lately FROM provisioner.attempt_state AS s WHERE s.id = r.id;
-    IF r.status = 'pending' THEN
-        PERFORM provisioner.place_rotations(ARRAY [r.id]);
-    ELSE
-        UPDATE provisioner.rotation_requests AS q SET status = 'pending' WHERE q.id = r.id;
-    END IF;
-    UPDATE provisioner.waiting AS w SET run_at = greatest(w.run_at, lately + provisioner.time_to_show())
-    WHERE w.id = r.id AND isfinite(w.run_at) AND lately IS NOT NULL;
-    PERFORM set_config('provisioner.recording', before, true);
-    RETURN true;
+    RETURN placed;
 END
 $$;
 
@@ -1145,36 +1039,37 @@ CREATE FUNCTION provisioner.repair(ids bigint[], wrong text[]) RETURNS TABLE(id 
 #variable_conflict use_column
 DECLARE
     found record;
-    request provisioner.connection_requests;
-    renamed boolean;
-    described boolean;
-    rekeyed boolean;
+    request provisioner.requests;
+    sent text[];
 BEGIN
     FOR found IN
-        SELECT g.id, array_agg(g.what) AS what FROM unnest(repair.ids, repair.wrong) AS g (id, what) GROUP BY g.id ORDER BY g.id
+        SELECT g.id, array_agg(DISTINCT g.what) AS what FROM unnest(repair.ids, repair.wrong) AS g (id, what) GROUP BY g.id ORDER BY g.id
     LOOP
         BEGIN
-            SELECT q.* INTO request FROM provisioner.connection_requests AS q WHERE q.id = found.id FOR UPDATE;
+            PERFORM provisioner.lock_requests(ARRAY [found.id]);
+            SELECT q.* INTO request FROM provisioner.requests AS q WHERE q.id = found.id;
             CONTINUE WHEN request.id IS NULL;
-            id := request.id;
-            renamed := 'name' = ANY (found.what);
-            described := 'description' = ANY (found.what);
-            rekeyed := 'credential' = ANY (found.what) AND request.credential NOT LIKE 'sealed:%:wiped';
+            sent := ARRAY (
+                SELECT w FROM unnest(found.what) AS w
+                WHERE w NOT IN ('gone', 'failing') AND NOT (
+                    w = 'credential' AND EXISTS (
+                        SELECT FROM provisioner.connection_requests AS q WHERE q.id = found.id AND q.credential LIKE 'sealed:%:wiped'
+                    )
+                )
+            );
+            id := found.id;
             outcome := CASE
                 WHEN request.status <> 'succeeded' OR request.wanted <> 'present' THEN 'not now'
                 WHEN request.adopted AND request.on_conflict <> 'replace' THEN 'adopted'
-                WHEN NOT ('gone' = ANY (found.what) OR renamed OR described OR rekeyed) THEN 'wiped'
-                ELSE 'repairing'
+                WHEN sent <> '{}' OR 'gone' = ANY (found.what) THEN 'repairing'
+                WHEN 'failing' = ANY (found.what) THEN 'failing'
+                ELSE 'wiped'
             END;
             IF outcome = 'repairing' THEN
-                IF renamed OR described OR rekeyed THEN
-                    INSERT INTO provisioner.edits AS e (id, name, description, credential)
-                    VALUES (request.id, renamed, described, rekeyed)
-                    ON CONFLICT (id) DO UPDATE SET
-                        name = e.name OR excluded.name, description = e.description OR excluded.description,
-                        credential = e.credential OR excluded.credential;
+                IF sent <> '{}' THEN
+                    PERFORM provisioner.note_edits(found.id, sent);
                 END IF;
-                PERFORM provisioner.reopen(request);
+                PERFORM provisioner.reopen(found.id);
             END IF;
             RETURN NEXT;
         EXCEPTION WHEN OTHERS THEN
@@ -1184,56 +1079,10 @@ BEGIN
             RAISE NOTICE 'request % is left as it is: %', found.id, SQLERRM;
         END;
     END LOOP;
-    RETURN QUERY SELECT r.id, r.outcome FROM provisioner.repair_rotations(repair.ids, repair.wrong) AS r;
 END
 $$;
 
 COMMENT ON FUNCTION provisioner.repair(ids bigint[], wrong text[]) IS 'Put connections and rotations in line that differ from what was recorded';
-
-CREATE FUNCTION provisioner.repair_rotations(ids bigint[], wrong text[]) RETURNS TABLE(id bigint, outcome text)
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-#variable_conflict use_column
-DECLARE
-    found record;
-    request provisioner.rotation_requests;
-    sent text[];
-BEGIN
-    FOR found IN
-        SELECT g.id, array_agg(DISTINCT g.what) AS what
-        FROM unnest(repair_rotations.ids, repair_rotations.wrong) AS g (id, what)
-        WHERE g.id > 1000000000000
-        GROUP BY g.id
-        ORDER BY g.id
-    LOOP
-        SELECT r.* INTO request FROM provisioner.rotation_requests AS r WHERE r.id = found.id FOR UPDATE;
-        CONTINUE WHEN request.id IS NULL;
-        id := request.id;
-        sent := array_remove(array_remove(found.what, 'gone'), 'failing');
-        outcome := CASE
-            WHEN request.status <> 'succeeded' OR request.wanted <> 'present' THEN 'not now'
-            WHEN request.adopted THEN 'adopted'
-            WHEN sent = '{}' AND NOT 'gone' = ANY (found.what) THEN 'failing'
-            ELSE 'repairing'
-        END;
-        IF outcome = 'repairing' THEN
-            IF sent <> '{}' THEN
-                INSERT INTO provisioner.edits AS e (id, name, description, others)
-                VALUES (
-                    request.id, 'name' = ANY (sent), 'description' = ANY (sent),
-                    array_remove(array_remove(sent, 'name'), 'description')
-                )
-                ON CONFLICT (id) DO UPDATE SET
-                    name = e.name OR excluded.name, description = e.description OR excluded.description,
-                    others = e.others || excluded.others;
-            END IF;
-            PERFORM provisioner.reopen_rotation(request);
-        END IF;
-        RETURN NEXT;
-    END LOOP;
-END
-$$;
 
 CREATE FUNCTION provisioner.request_credential_edited() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1297,7 +1146,7 @@ BEGIN
     END IF;
     -- A claim that is made meanwhile would send the old values, so the request leaves its place first.
     IF new.status = 'pending' AND old.status = 'pending' AND (renamed OR placed) THEN
-        IF NOT provisioner.take_place(new, CASE WHEN placed THEN coalesce(new.not_before, now()) END) THEN
+        IF NOT provisioner.take_place(new.id, CASE WHEN placed THEN coalesce(new.not_before, now()) END) THEN
             RAISE EXCEPTION 'request % is in flight: its target, project_id, name, description, priority and not_before cannot be'
                 ' changed now', new.id
             USING ERRCODE = 'object_in_use', HINT = 'Cancel it, or wait until it has ended.';
@@ -1319,17 +1168,17 @@ BEGIN
         (recorded AND (renamed OR rekeyed))
         OR (rekeyed AND EXISTS (SELECT FROM provisioner.sent_creates AS c WHERE c.id = new.id))
     THEN
-        INSERT INTO provisioner.edits AS e (id, name, description, credential)
-        VALUES (new.id, old.name <> new.name, old.description IS DISTINCT FROM new.description, rekeyed)
-        ON CONFLICT (id) DO UPDATE SET
-            name = e.name OR excluded.name, description = e.description OR excluded.description,
-            credential = e.credential OR excluded.credential;
+        PERFORM provisioner.note_edits(
+            new.id,
+            array_remove(ARRAY [
+                CASE WHEN old.name <> new.name THEN 'name' END,
+                CASE WHEN old.description IS DISTINCT FROM new.description THEN 'description' END,
+                CASE WHEN rekeyed THEN 'credential' END
+            ], NULL)
+        );
     END IF;
     IF recorded AND (renamed OR rekeyed) THEN
-        PERFORM provisioner.reopen(new);
-    END IF;
-    IF old.wanted <> new.wanted THEN
-        PERFORM provisioner.wish(new);
+        PERFORM provisioner.reopen(new.id);
     END IF;
     RETURN NULL;
 END
@@ -1354,32 +1203,49 @@ $$;
 CREATE FUNCTION provisioner.request_status_edited() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
+    AS $_$
 DECLARE
     before text := coalesce(current_setting('provisioner.recording', true), '');
 BEGIN
-    PERFORM set_config('provisioner.recording', 'on', true);
-    IF new.status IS NULL OR new.status NOT IN ('pending', 'succeeded', 'failed', 'cancelled', 'removed') THEN
-        PERFORM provisioner.refuse('status', new);
+    IF new.status IS DISTINCT FROM 'pending' THEN
+        PERFORM provisioner.refuse('status', new);  -- a connection's: rotations have a constraint
     END IF;
     IF new.finished_at IS NOT NULL OR new.error_code IS NOT NULL OR (old.status = 'removed' AND new.wanted = 'absent') THEN
-        UPDATE provisioner.connection_requests AS q
-        SET
-            error_code = NULL, error_message = NULL, finished_at = NULL,
-            wanted = CASE WHEN old.status = 'removed' THEN 'present' ELSE q.wanted END
-        WHERE q.id = new.id;
+        PERFORM set_config('provisioner.recording', 'on', true);
+        EXECUTE format(
+            'UPDATE %s SET error_code = NULL, error_message = NULL, finished_at = NULL, wanted = $2 WHERE id = $1', TG_RELID::regclass
+        )
+        USING new.id, CASE WHEN old.status = 'removed' THEN 'present' ELSE new.wanted END;
+        PERFORM set_config('provisioner.recording', before, true);
     END IF;
     UPDATE provisioner.attempt_state AS s
-    SET failures = 0, streak = 0, cancelled = false, error_code = NULL, error_message = NULL, updated_at = now()
+    SET failures = 0, streak = 0, streak_of = NULL, cancelled = false, error_code = NULL, error_message = NULL
     WHERE s.id = new.id;
-    INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
-    SELECT new.id, greatest(new.not_before, now()), new.target, -new.priority, new.project_id
-    WHERE NOT EXISTS (
-        SELECT FROM provisioner.ready AS r WHERE r.id = new.id
-        UNION ALL SELECT FROM provisioner.in_flight AS f WHERE f.id = new.id
-    )
-    ON CONFLICT (id) DO NOTHING;
-    PERFORM set_config('provisioner.recording', before, true);
+    PERFORM provisioner.place(ARRAY [new.id]);
+    RETURN NULL;
+END
+$_$;
+
+CREATE FUNCTION provisioner.request_wished() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    IF new.wanted = 'present' AND new.status = 'cancelled' THEN
+        RETURN NULL;  -- what was cancelled stays that, until somebody retries it
+    END IF;
+    IF
+        new.wanted = 'absent'
+        AND EXISTS (SELECT FROM provisioner.requests AS q WHERE q.id = new.id AND q.recorded_id IS NULL)
+        AND NOT EXISTS (SELECT FROM provisioner.sent_creates AS c WHERE c.id = new.id)
+        AND (new.status <> 'pending' OR provisioner.take_place(new.id, NULL))
+    THEN
+        DELETE FROM provisioner.waiting AS w WHERE w.id = new.id;
+        PERFORM provisioner.finish(ARRAY [new.id], 'removed');
+        DELETE FROM provisioner.attempt_state AS s WHERE s.id = new.id;
+    ELSE
+        PERFORM provisioner.reopen(new.id);
+    END IF;
     RETURN NULL;
 END
 $$;
@@ -1503,50 +1369,28 @@ CREATE FUNCTION provisioner.retry(ids bigint[]) RETURNS TABLE(id bigint, was tex
     AS $$
 #variable_conflict use_column
 DECLARE
-    before text := coalesce(current_setting('provisioner.recording', true), '');
     found_ids bigint[];
     states text[];
-    skipped boolean;
     one bigint;
 BEGIN
-    PERFORM set_config('provisioner.recording', 'on', true);
-    -- A deadlock with a worker, which also takes many rows at once, costs one round.
+    -- A deadlock with a worker, which takes many at once too, costs a round.
     FOR round IN 1..20 LOOP
         BEGIN
-            WITH ended AS (
-                SELECT q.id, q.status, q.target, q.priority, q.project_id
-                FROM provisioner.connection_requests AS q
+            SELECT coalesce(array_agg(b.id), '{}'), coalesce(array_agg(b.was), '{}') INTO found_ids, states
+            FROM provisioner.begin_again(ARRAY (
+                SELECT q.id FROM provisioner.requests AS q
                 WHERE q.id = ANY (retry.ids) AND q.status IN ('failed', 'cancelled', 'removed')
-                ORDER BY q.id
-                FOR UPDATE
-            ),
-            reopened AS (
-                UPDATE provisioner.connection_requests AS q
-                SET
-                    status = 'pending', error_code = NULL, error_message = NULL, finished_at = NULL,
-                    wanted = CASE WHEN e.status = 'removed' THEN 'present' ELSE q.wanted END
-                FROM ended AS e
-                WHERE q.id = e.id
-                RETURNING q.id
-            ),
-            forgiven AS (
-                UPDATE provisioner.attempt_state AS s
-                SET failures = 0, streak = 0, cancelled = false, error_code = NULL, error_message = NULL, updated_at = now()
-                FROM ended AS e
-                WHERE s.id = e.id
-            ),
-            lined AS (
-                INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
-                SELECT e.id, now(), e.target, -e.priority, e.project_id FROM ended AS e
-                ON CONFLICT (id) DO NOTHING
-            ),
-            waits AS (
+            )) AS b;
+            WITH waits AS (
                 SELECT w.id, w.target, w.quarantine
                 FROM provisioner.waiting AS w
-                WHERE w.id = ANY (retry.ids) AND w.run_at > now()
+                WHERE w.id = ANY (retry.ids) AND w.run_at > now() AND w.id NOT IN (SELECT unnest(found_ids))
                     AND (
-                        w.quarantine IS NOT NULL
-                        OR EXISTS (SELECT FROM provisioner.attempt_state AS s WHERE s.id = w.id AND NOT s.cancelled)
+                        w.quarantine LIKE '%:%'
+                        OR (
+                            w.quarantine IS NULL
+                            AND EXISTS (SELECT FROM provisioner.attempt_state AS s WHERE s.id = w.id AND NOT s.cancelled)
+                        )
                     )
                 ORDER BY w.id
                 FOR UPDATE
@@ -1556,7 +1400,7 @@ BEGIN
                 SET run_at = now(), quarantine = NULL
                 FROM waits AS f
                 WHERE w.id = f.id
-                RETURNING w.id, CASE WHEN f.quarantine LIKE '%:%' THEN 'quarantined' ELSE 'retrying' END AS was
+                RETURNING w.id, CASE WHEN f.quarantine IS NULL THEN 'retrying' ELSE 'quarantined' END AS was
             ),
             -- A request that waits for a quarantined key cannot precede its release, so the key's next probe becomes
             -- due now.
@@ -1579,14 +1423,9 @@ BEGIN
                 WHERE h.cause = 'no_permission'
                     AND EXISTS (SELECT FROM waits AS w WHERE w.target = h.target AND w.quarantine = 'project:' || h.project_id)
             )
-            SELECT
-                array_agg(c.id ORDER BY c.id), array_agg(c.was ORDER BY c.id),
-                (SELECT count(*) FROM ended) > (SELECT count(*) FROM reopened)
-            INTO found_ids, states, skipped
-            FROM (SELECT e.id, e.status AS was FROM ended AS e UNION ALL SELECT h.id, h.was FROM hurried AS h) AS c;
-            IF skipped THEN
-                RAISE EXCEPTION 'a trigger keeps it from being changed';
-            END IF;
+            SELECT found_ids || coalesce(array_agg(h.id), '{}'), states || coalesce(array_agg(h.was), '{}')
+            INTO found_ids, states
+            FROM hurried AS h;
             EXIT;
         EXCEPTION
             WHEN deadlock_detected THEN
@@ -1608,43 +1447,11 @@ BEGIN
                 EXIT;
         END;
     END LOOP;
-    PERFORM set_config('provisioner.recording', before, true);
-    RETURN QUERY
-    SELECT c.id, c.was FROM unnest(found_ids, states) AS c (id, was)
-    UNION ALL SELECT r.id, r.was FROM provisioner.retry_rotations(retry.ids) AS r;
+    RETURN QUERY SELECT c.id, c.was FROM unnest(found_ids, states) AS c (id, was) ORDER BY c.id;
 END
 $$;
 
 COMMENT ON FUNCTION provisioner.retry(ids bigint[]) IS 'Retry failed, cancelled, removed or waiting requests';
-
-CREATE FUNCTION provisioner.retry_rotations(ids bigint[]) RETURNS TABLE(id bigint, was text)
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-#variable_conflict use_column
-BEGIN
-    RETURN QUERY
-    WITH reopened AS (
-        UPDATE provisioner.rotation_requests AS r SET status = 'pending'
-        FROM (
-            SELECT q.id, q.status FROM provisioner.rotation_requests AS q
-            WHERE q.id = ANY (retry_rotations.ids) AND q.status IN ('failed', 'cancelled', 'removed')
-            ORDER BY q.id
-            FOR UPDATE
-        ) AS before
-        WHERE r.id = before.id
-        RETURNING r.id, before.status AS was
-    ),
-    hurried AS (
-        UPDATE provisioner.waiting AS w SET run_at = now()
-        WHERE
-            w.id = ANY (retry_rotations.ids) AND w.id > 1000000000000 AND w.run_at > now() AND w.quarantine IS NULL
-            AND EXISTS (SELECT FROM provisioner.attempt_state AS s WHERE s.id = w.id AND NOT s.cancelled)
-        RETURNING w.id, 'retrying' AS was
-    )
-    SELECT r.id, r.was FROM reopened AS r UNION ALL SELECT h.id, h.was FROM hurried AS h;
-END
-$$;
 
 CREATE FUNCTION provisioner.rotation_edited() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1675,6 +1482,9 @@ BEGIN
         RAISE EXCEPTION 'request % keeps its id: id cannot be changed', old.id
         USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Insert another request.';
     END IF;
+    IF current_setting('provisioner.renaming', true) = 'on' THEN
+        RETURN NULL;  -- its connection has another name now, and is the same
+    END IF;
     IF recorded AND fixed <> '{}' THEN
         RAISE EXCEPTION 'request % has its rotation, which was made with its %: that cannot be changed any more', new.id,
             array_to_string(fixed, ', ')
@@ -1695,18 +1505,11 @@ BEGIN
         USING ERRCODE = 'object_in_use', HINT = 'Retry it, so that the rotation is looked up, or cancel it; edit it when it has ended.';
     END IF;
     IF recorded AND patched <> '{}' THEN
-        INSERT INTO provisioner.edits AS e (id, name, description, others)
-        VALUES (
-            new.id, 'name' = ANY (patched), 'description' = ANY (patched),
-            array_remove(array_remove(patched, 'name'), 'description')
-        )
-        ON CONFLICT (id) DO UPDATE SET
-            name = e.name OR excluded.name, description = e.description OR excluded.description,
-            others = e.others || excluded.others;
+        PERFORM provisioner.note_edits(new.id, patched);
     ELSIF new.status <> 'pending' OR old.status <> 'pending' OR changed <@ '{project_name}' AND naming = '{}' THEN
         RETURN NULL;
     END IF;
-    IF NOT provisioner.reopen_rotation(new) THEN
+    IF NOT provisioner.reopen(new.id) THEN
         RAISE EXCEPTION 'request % is in flight: its % cannot be changed now', new.id, array_to_string(changed, ', ')
         USING ERRCODE = 'object_in_use', HINT = 'Cancel it, or wait until it has ended.';
     END IF;
@@ -1784,68 +1587,12 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION provisioner.rotation_status_edited() RETURNS trigger
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-DECLARE
-    before text := coalesce(current_setting('provisioner.recording', true), '');
-BEGIN
-    PERFORM set_config('provisioner.recording', 'on', true);
-    IF new.finished_at IS NOT NULL OR new.error_code IS NOT NULL OR (old.status = 'removed' AND new.wanted = 'absent') THEN
-        UPDATE provisioner.rotation_requests AS r
-        SET
-            error_code = NULL, error_message = NULL, finished_at = NULL,
-            wanted = CASE WHEN old.status = 'removed' THEN 'present' ELSE r.wanted END
-        WHERE r.id = new.id;
-    END IF;
-    UPDATE provisioner.attempt_state AS s
-    SET failures = 0, streak = 0, streak_of = NULL, cancelled = false, error_code = NULL, error_message = NULL, updated_at = now()
-    WHERE s.id = new.id;
-    PERFORM provisioner.place_rotations(ARRAY [new.id]);
-    PERFORM set_config('provisioner.recording', before, true);
-    RETURN NULL;
-END
-$$;
-
-CREATE FUNCTION provisioner.rotation_wished() RETURNS trigger
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-DECLARE
-    before text := coalesce(current_setting('provisioner.recording', true), '');
-BEGIN
-    IF new.wanted = 'present' AND new.status = 'cancelled' THEN
-        RETURN NULL;  -- a cancelled request stays cancelled until somebody retries it
-    END IF;
-    IF EXISTS (SELECT FROM provisioner.in_flight AS f WHERE f.id = new.id) THEN
-        RETURN NULL;
-    END IF;
-    IF
-        new.wanted = 'absent' AND new.rotation_id IS NULL
-        AND NOT EXISTS (SELECT FROM provisioner.sent_creates AS c WHERE c.id = new.id)
-    THEN
-        DELETE FROM provisioner.waiting AS w WHERE w.id = new.id;
-        DELETE FROM provisioner.ready AS l WHERE l.id = new.id;
-        PERFORM set_config('provisioner.recording', 'on', true);
-        UPDATE provisioner.rotation_requests AS r
-        SET status = 'removed', error_code = NULL, error_message = NULL, finished_at = clock_timestamp()
-        WHERE r.id = new.id;
-        DELETE FROM provisioner.attempt_state AS s WHERE s.id = new.id;
-        PERFORM set_config('provisioner.recording', before, true);
-    ELSE
-        PERFORM provisioner.reopen_rotation(new);
-    END IF;
-    RETURN NULL;
-END
-$$;
-
 CREATE FUNCTION provisioner.rotations_first() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 BEGIN
-    PERFORM provisioner.remove_rotations_of(new, false);
+    PERFORM provisioner.remove_rotations_of(new.id, false);
     RETURN NULL;
 END
 $$;
@@ -1855,7 +1602,7 @@ CREATE FUNCTION provisioner.rotations_inserted() RETURNS trigger
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 BEGIN
-    PERFORM provisioner.place_rotations(ARRAY (SELECT n.id FROM new_rows AS n WHERE n.status = 'pending'));
+    PERFORM provisioner.place(ARRAY (SELECT n.id FROM new_rows AS n WHERE n.status = 'pending'));
     RETURN NULL;
 END
 $$;
@@ -1930,51 +1677,36 @@ BEGIN
         placed := provisioner.put_in_line(strays);
     END IF;
     done := next IS NULL;
-    IF done THEN
-        placed := placed + provisioner.place_rotations(ARRAY (
-            SELECT r.id FROM provisioner.rotation_requests AS r
-            WHERE r.status = 'pending'
-                AND NOT EXISTS (SELECT FROM provisioner.ready AS l WHERE l.id = r.id)
-                AND NOT EXISTS (SELECT FROM provisioner.waiting AS w WHERE w.id = r.id)
-                AND NOT EXISTS (SELECT FROM provisioner.in_flight AS f WHERE f.id = r.id)
-            ORDER BY r.id
-            LIMIT sweep.most
-        ));
-    END IF;
     UPDATE provisioner.sweeps SET position = coalesce(next, 0), swept_at = clock_timestamp();
 END
 $$;
 
-CREATE FUNCTION provisioner.take_place(r provisioner.connection_requests, until timestamp with time zone) RETURNS boolean
+CREATE FUNCTION provisioner.take_place(request bigint, until timestamp with time zone) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 BEGIN
     FOR round IN 1..20 LOOP
         UPDATE provisioner.waiting AS w
-        SET run_at = coalesce(take_place.until, w.run_at), target = r.target, rank = -r.priority, project_id = r.project_id
-        WHERE w.id = r.id;
+        SET
+            run_at = CASE WHEN w.quarantine = 'connection' THEN w.run_at ELSE coalesce(until, w.run_at) END,
+            target = q.target, rank = -q.priority, project_id = q.project_id
+        FROM provisioner.requests AS q
+        WHERE w.id = request AND q.id = request;
         IF FOUND THEN
             RETURN true;
         END IF;
-        DELETE FROM provisioner.ready AS l WHERE l.id = r.id;
+        DELETE FROM provisioner.ready AS l WHERE l.id = request;
         IF FOUND THEN
             INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
-            VALUES (r.id, coalesce(take_place.until, r.not_before, now()), r.target, -r.priority, r.project_id);
+            SELECT q.id, coalesce(until, q.not_before, now()), q.target, -q.priority, q.project_id
+            FROM provisioner.requests AS q
+            WHERE q.id = request;
             RETURN true;
         END IF;
-        PERFORM FROM provisioner.in_flight AS f WHERE f.id = r.id;
-        EXIT WHEN FOUND;
+        EXIT WHEN EXISTS (SELECT FROM provisioner.in_flight AS f WHERE f.id = request);
     END LOOP;
-    -- Without a place it is not queued yet, which the sweep corrects.
-    IF EXISTS (
-        SELECT FROM provisioner.waiting AS w WHERE w.id = r.id
-        UNION ALL SELECT FROM provisioner.ready AS l WHERE l.id = r.id
-        UNION ALL SELECT FROM provisioner.in_flight AS f WHERE f.id = r.id
-    ) THEN
-        RETURN false;
-    END IF;
-    RETURN NULL;
+    RETURN CASE WHEN EXISTS (SELECT FROM provisioner.places AS p WHERE p.id = request) THEN false END;
 END
 $$;
 
@@ -2025,6 +1757,12 @@ EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
     RETURN false;
 END
 $_$;
+
+CREATE FUNCTION provisioner.utf16_length(given text) RETURNS integer
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    SELECT length(given) + length(regexp_replace(given, '[^\U00010000-\U0010FFFF]', '', 'g'))
+$$;
 
 CREATE TABLE provisioner.failed_boxes (
     id bigint NOT NULL,
@@ -2122,40 +1860,6 @@ CREATE FUNCTION provisioner.wiped(credential text, day text DEFAULT ''::text) RE
             THEN 'sealed:' || split_part(credential, ':', 2) || day || ':wiped'
         ELSE credential
     END
-$$;
-
-CREATE FUNCTION provisioner.wish(r provisioner.connection_requests) RETURNS void
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-DECLARE
-    before text := coalesce(current_setting('provisioner.recording', true), '');
-BEGIN
-    PERFORM set_config('provisioner.recording', 'on', true);
-    IF r.wanted = 'present' AND r.status NOT IN ('pending', 'succeeded', 'failed', 'removed') THEN
-        PERFORM set_config('provisioner.recording', before, true);
-        RETURN;  -- a cancelled request stays cancelled until somebody retries it
-    END IF;
-    IF
-        r.wanted = 'absent' AND r.connection_id IS NULL
-        AND NOT EXISTS (SELECT FROM provisioner.sent_creates AS c WHERE c.id = r.id)
-        AND (r.status <> 'pending' OR provisioner.take_place(r, NULL))
-    THEN
-        DELETE FROM provisioner.waiting AS w WHERE w.id = r.id;
-        UPDATE provisioner.connection_requests AS q
-        SET
-            status = 'removed',
-            attempts = coalesce((SELECT s.sent FROM provisioner.attempt_state AS s WHERE s.id = r.id), q.attempts),
-            error_code = NULL, error_message = NULL, finished_at = clock_timestamp(),
-            credential = provisioner.wiped(q.credential)
-        WHERE q.id = r.id;
-        DELETE FROM provisioner.attempt_state AS s WHERE s.id = r.id;
-        PERFORM set_config('provisioner.recording', before, true);
-        RETURN;
-    END IF;
-    PERFORM provisioner.reopen(r);
-    PERFORM set_config('provisioner.recording', before, true);
-END
 $$;
 
 CREATE FUNCTION provisioner.withhold_readable_key() RETURNS trigger
@@ -2352,6 +2056,79 @@ COMMENT ON VIEW provisioner.request_counts IS 'The number of requests of each ki
 
 COMMENT ON COLUMN provisioner.request_counts.counted_as IS 'The status, or updating or removing for a pending request that does that';
 
+CREATE TABLE provisioner.rotation_requests (
+    id bigint NOT NULL,
+    target text DEFAULT 'default'::text NOT NULL,
+    project_id uuid NOT NULL,
+    name text DEFAULT 'openrouter'::text NOT NULL,
+    connection text DEFAULT 'openrouter'::text NOT NULL,
+    environment text DEFAULT 'prod'::text NOT NULL,
+    secret_path text DEFAULT '/'::text NOT NULL,
+    secret_name text DEFAULT 'OPENROUTER_API_KEY'::text NOT NULL,
+    interval_days integer DEFAULT 30 NOT NULL,
+    rotate_at time without time zone DEFAULT '00:00:00'::time without time zone NOT NULL,
+    key_name text DEFAULT '{project_name} {environment}'::text NOT NULL,
+    spend_limit numeric,
+    limit_reset text,
+    include_byok boolean,
+    description text,
+    on_conflict text DEFAULT 'fail'::text NOT NULL,
+    priority smallint DEFAULT 0 NOT NULL,
+    batch text,
+    project_name text,
+    wanted text DEFAULT 'present'::text NOT NULL,
+    with_secrets boolean DEFAULT false NOT NULL,
+    revoke_keys boolean DEFAULT false NOT NULL,
+    not_before timestamp with time zone,
+    requested_by text DEFAULT CURRENT_USER NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    status text DEFAULT 'pending'::text NOT NULL,
+    rotation_id uuid,
+    connection_id uuid,
+    key_issued text,
+    adopted boolean DEFAULT false NOT NULL,
+    attempts integer DEFAULT 0 NOT NULL,
+    left_behind text,
+    error_code text,
+    error_message text,
+    finished_at timestamp with time zone,
+    CONSTRAINT rotation_requests_batch_check CHECK (((length(batch) >= 1) AND (length(batch) <= 200))),
+    CONSTRAINT rotation_requests_created_at_check CHECK (((created_at >= '0001-01-02 00:00:00+00'::timestamp with time zone) AND (created_at < '9999-01-01 00:00:00+00'::timestamp with time zone))),
+    CONSTRAINT rotation_requests_description_check CHECK ((provisioner.utf16_length(description) <= 255)),
+    CONSTRAINT rotation_requests_environment_check CHECK (((environment ~ '^[a-z0-9]+(-[a-z0-9]+)*$'::text) AND (length(environment) <= 64))),
+    CONSTRAINT rotation_requests_interval_days_check CHECK (((interval_days >= 1) AND (interval_days <= 3650))),
+    CONSTRAINT rotation_requests_key_name_check CHECK (((key_name ~ '\S'::text) AND (length(key_name) <= 200))),
+    CONSTRAINT rotation_requests_limit_reset_check CHECK ((limit_reset = ANY (ARRAY['daily'::text, 'weekly'::text, 'monthly'::text]))),
+    CONSTRAINT rotation_requests_name_check CHECK (((length(name) <= 64) AND (name ~ '^[a-z0-9]+(-[a-z0-9]+)*$'::text))),
+    CONSTRAINT rotation_requests_not_before_check CHECK (((not_before >= '0001-01-02 00:00:00+00'::timestamp with time zone) AND (not_before < '9999-01-01 00:00:00+00'::timestamp with time zone))),
+    CONSTRAINT rotation_requests_on_conflict_check CHECK ((on_conflict = ANY (ARRAY['fail'::text, 'adopt'::text]))),
+    CONSTRAINT rotation_requests_priority_check CHECK ((priority > '-32768'::integer)),
+    CONSTRAINT rotation_requests_project_name_check CHECK ((((length(project_name) >= 1) AND (length(project_name) <= 200)) AND (project_name !~ '[\u0001-\u001F\u007F-\u009F]'::text))),
+    CONSTRAINT rotation_requests_requested_by_check CHECK ((length(requested_by) <= 200)),
+    CONSTRAINT rotation_requests_rotate_at_check CHECK ((rotate_at < '24:00:00'::time without time zone)),
+    CONSTRAINT rotation_requests_secret_name_check CHECK ((secret_name ~ '^[^:/\s]{1,200}$'::text)),
+    CONSTRAINT rotation_requests_secret_path_check CHECK (((secret_path ~ '^/([^/\s]+/)*[^/\s]*$'::text) AND (length(secret_path) <= 500))),
+    CONSTRAINT rotation_requests_spend_limit_check CHECK (((spend_limit >= 0.000001) AND (spend_limit < '1000000000'::numeric))),
+    CONSTRAINT rotation_requests_status_check CHECK ((status = ANY (ARRAY['pending'::text, 'succeeded'::text, 'failed'::text, 'cancelled'::text, 'removed'::text]))),
+    CONSTRAINT rotation_requests_target_check CHECK ((target ~ '^[a-z0-9][a-z0-9-]{0,62}$'::text)),
+    CONSTRAINT rotation_requests_wanted_check CHECK ((wanted = ANY (ARRAY['present'::text, 'absent'::text])))
+)
+WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='50000', autovacuum_analyze_scale_factor='0', autovacuum_analyze_threshold='50000');
+
+COMMENT ON TABLE provisioner.rotation_requests IS 'Each row requests one secret rotation: a key of its own for a project';
+
+COMMENT ON COLUMN provisioner.rotation_requests.connection IS 'The name of the connection with the management key, in the same project';
+
+COMMENT ON COLUMN provisioner.rotation_requests.key_name IS 'The key''s name at OpenRouter, in which {project_name}, {project_id} and {environment} are replaced';
+
+COMMENT ON COLUMN provisioner.rotation_requests.with_secrets IS 'Whether removing it also deletes its secret';
+
+COMMENT ON COLUMN provisioner.rotation_requests.revoke_keys IS 'Whether removing it also revokes its keys at OpenRouter';
+
+COMMENT ON COLUMN provisioner.rotation_requests.key_issued IS 'The name under which OpenRouter lists the key';
+
+COMMENT ON COLUMN provisioner.rotation_requests.left_behind IS 'Which other keys stay or may stay at OpenRouter, and what to do; set it to NULL when that is done';
+
 CREATE VIEW provisioner.requests AS
  SELECT q.id,
     q.target,
@@ -2367,7 +2144,12 @@ CREATE VIEW provisioner.requests AS
     provisioner.counted_as(q.status, q.wanted, q.connection_id) AS counted_as,
     q.project_id,
     q.project_name,
-    q.error_message
+    q.error_message,
+    q.priority,
+    q.not_before,
+    q.adopted,
+    q.on_conflict,
+    false AS needs_connection
    FROM provisioner.connection_requests q
 UNION ALL
  SELECT r.id,
@@ -2384,7 +2166,14 @@ UNION ALL
     provisioner.counted_as(r.status, r.wanted, r.rotation_id) AS counted_as,
     r.project_id,
     r.project_name,
-    r.error_message
+    r.error_message,
+    r.priority,
+    r.not_before,
+    r.adopted,
+    r.on_conflict,
+    ((r.wanted = 'present'::text) AND (r.rotation_id IS NULL) AND (NOT (EXISTS ( SELECT
+           FROM provisioner.connection_requests c
+          WHERE ((c.target = r.target) AND (c.project_id = r.project_id) AND (c.name = r.connection) AND (c.status = 'succeeded'::text)))))) AS needs_connection
    FROM provisioner.rotation_requests r;
 
 COMMENT ON VIEW provisioner.requests IS 'All requests of every kind, in brief; a rotation''s target is that of its line';
@@ -3225,7 +3014,12 @@ CREATE VIEW provisioner.own_requests WITH (security_barrier='true') AS
     counted_as,
     project_id,
     project_name,
-    error_message
+    error_message,
+    priority,
+    not_before,
+    adopted,
+    on_conflict,
+    needs_connection
    FROM provisioner.requests q
   WHERE (requested_by = CURRENT_USER);
 
@@ -3350,6 +3144,18 @@ COMMENT ON COLUMN provisioner.permits.address IS 'The server that this was learn
 COMMENT ON COLUMN provisioner.permits.slowed_until IS 'No permit before this time, because of an operator''s limit';
 
 COMMENT ON COLUMN provisioner.permits.configured IS 'Whether the limit comes from the settings, not from answers';
+
+CREATE VIEW provisioner.places AS
+ SELECT w.id
+   FROM provisioner.waiting w
+UNION ALL
+ SELECT r.id
+   FROM provisioner.ready r
+UNION ALL
+ SELECT f.id
+   FROM provisioner.in_flight f;
+
+COMMENT ON VIEW provisioner.places IS 'The requests that have a place: that wait, stand in line, or are in flight';
 
 CREATE TABLE provisioner.target_incidents (
     target text NOT NULL,
@@ -3823,9 +3629,9 @@ CREATE TRIGGER counted_out AFTER DELETE ON provisioner.connection_requests REFER
 
 CREATE TRIGGER counted_out AFTER DELETE ON provisioner.rotation_requests REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.rotation_requests_counted();
 
-CREATE TRIGGER refuse_recorded_columns AFTER UPDATE OF status, connection_id, org_id, credentials_hash, adopted, key_fingerprint, attempts, error_code, error_message, finished_at ON provisioner.connection_requests FOR EACH ROW WHEN (((current_setting('provisioner.recording'::text, true) IS DISTINCT FROM 'on'::text) AND (((new.status IS DISTINCT FROM old.status) AND (new.status <> 'pending'::text)) OR ((((((new.connection_id IS DISTINCT FROM old.connection_id) OR (new.org_id IS DISTINCT FROM old.org_id)) OR (new.credentials_hash IS DISTINCT FROM old.credentials_hash)) OR (new.adopted IS DISTINCT FROM old.adopted)) OR (new.key_fingerprint IS DISTINCT FROM old.key_fingerprint)) OR (new.attempts IS DISTINCT FROM old.attempts)) OR ((new.status = old.status) AND (((new.error_code IS DISTINCT FROM old.error_code) OR (new.error_message IS DISTINCT FROM old.error_message)) OR (new.finished_at IS DISTINCT FROM old.finished_at)))))) EXECUTE FUNCTION provisioner.refuse_recorded_columns();
+CREATE TRIGGER refuse_recorded_columns AFTER UPDATE OF status, connection_id, org_id, credentials_hash, adopted, key_fingerprint, attempts, error_code, error_message, finished_at ON provisioner.connection_requests FOR EACH ROW WHEN (((current_setting('provisioner.recording'::text, true) IS DISTINCT FROM 'on'::text) AND (((new.status IS DISTINCT FROM old.status) AND (new.status <> 'pending'::text)) OR ((((((new.connection_id IS DISTINCT FROM old.connection_id) OR (new.org_id IS DISTINCT FROM old.org_id)) OR (new.credentials_hash IS DISTINCT FROM old.credentials_hash)) OR (new.adopted IS DISTINCT FROM old.adopted)) OR (new.key_fingerprint IS DISTINCT FROM old.key_fingerprint)) OR (new.attempts IS DISTINCT FROM old.attempts)) OR ((new.status = old.status) AND (((new.error_code IS DISTINCT FROM old.error_code) OR (new.error_message IS DISTINCT FROM old.error_message)) OR (new.finished_at IS DISTINCT FROM old.finished_at)))))) EXECUTE FUNCTION provisioner.refuse_recorded_columns('status, connection_id, org_id, credentials_hash, adopted, key_fingerprint, attempts, error_code, error_message and finished_at');
 
-CREATE TRIGGER refuse_recorded_of_rotations AFTER UPDATE OF status, rotation_id, connection_id, key_issued, adopted, attempts, left_behind, error_code, error_message, finished_at ON provisioner.rotation_requests FOR EACH ROW WHEN (((current_setting('provisioner.recording'::text, true) IS DISTINCT FROM 'on'::text) AND (((new.status <> old.status) AND (new.status <> 'pending'::text)) OR (((((new.rotation_id IS DISTINCT FROM old.rotation_id) OR (new.connection_id IS DISTINCT FROM old.connection_id)) OR (new.key_issued IS DISTINCT FROM old.key_issued)) OR (new.adopted IS DISTINCT FROM old.adopted)) OR (new.attempts IS DISTINCT FROM old.attempts)) OR ((new.left_behind IS NOT NULL) AND (new.left_behind IS DISTINCT FROM old.left_behind)) OR ((new.status = old.status) AND (((new.error_code IS DISTINCT FROM old.error_code) OR (new.error_message IS DISTINCT FROM old.error_message)) OR (new.finished_at IS DISTINCT FROM old.finished_at)))))) EXECUTE FUNCTION provisioner.refuse_recorded_of_rotations();
+CREATE TRIGGER refuse_recorded_columns AFTER UPDATE OF status, rotation_id, connection_id, key_issued, adopted, attempts, left_behind, error_code, error_message, finished_at ON provisioner.rotation_requests FOR EACH ROW WHEN (((current_setting('provisioner.recording'::text, true) IS DISTINCT FROM 'on'::text) AND (((new.status <> old.status) AND (new.status <> 'pending'::text)) OR (((((new.rotation_id IS DISTINCT FROM old.rotation_id) OR (new.connection_id IS DISTINCT FROM old.connection_id)) OR (new.key_issued IS DISTINCT FROM old.key_issued)) OR (new.adopted IS DISTINCT FROM old.adopted)) OR (new.attempts IS DISTINCT FROM old.attempts)) OR ((new.left_behind IS NOT NULL) AND (new.left_behind IS DISTINCT FROM old.left_behind)) OR ((new.status = old.status) AND (((new.error_code IS DISTINCT FROM old.error_code) OR (new.error_message IS DISTINCT FROM old.error_message)) OR (new.finished_at IS DISTINCT FROM old.finished_at)))))) EXECUTE FUNCTION provisioner.refuse_recorded_columns('status, rotation_id, connection_id, key_issued, adopted, attempts, error_code, error_message and finished_at');
 
 CREATE TRIGGER request_credential_edited AFTER UPDATE OF credential, target, project_id ON provisioner.connection_requests FOR EACH ROW WHEN (((new.status = 'pending'::text) AND (((new.credential IS DISTINCT FROM old.credential) OR (new.target IS DISTINCT FROM old.target)) OR (new.project_id IS DISTINCT FROM old.project_id)))) EXECUTE FUNCTION provisioner.request_credential_edited();
 
@@ -3839,11 +3645,21 @@ CREATE TRIGGER request_set_apart_at_once AFTER INSERT ON provisioner.connection_
 
 CREATE TRIGGER request_status_edited AFTER UPDATE OF status ON provisioner.connection_requests FOR EACH ROW WHEN (((new.status IS DISTINCT FROM old.status) AND ((new.status = 'pending'::text) OR (new.status IS NULL) OR (new.status <> ALL (ARRAY['succeeded'::text, 'failed'::text, 'cancelled'::text, 'removed'::text]))))) EXECUTE FUNCTION provisioner.request_status_edited();
 
+CREATE TRIGGER request_status_edited AFTER UPDATE OF status ON provisioner.rotation_requests FOR EACH ROW WHEN (((new.status = 'pending'::text) AND (old.status <> 'pending'::text))) EXECUTE FUNCTION provisioner.request_status_edited();
+
+CREATE TRIGGER request_wished AFTER UPDATE OF wanted ON provisioner.connection_requests FOR EACH ROW WHEN ((new.wanted IS DISTINCT FROM old.wanted)) EXECUTE FUNCTION provisioner.request_wished();
+
+CREATE TRIGGER request_wished AFTER UPDATE OF wanted ON provisioner.rotation_requests FOR EACH ROW WHEN ((new.wanted IS DISTINCT FROM old.wanted)) EXECUTE FUNCTION provisioner.request_wished();
+
 CREATE TRIGGER requests_deleted AFTER DELETE ON provisioner.connection_requests REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_deleted();
+
+CREATE TRIGGER requests_deleted AFTER DELETE ON provisioner.rotation_requests REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_deleted();
 
 CREATE TRIGGER requests_inserted AFTER INSERT ON provisioner.connection_requests REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_inserted();
 
 CREATE TRIGGER requests_truncated AFTER TRUNCATE ON provisioner.connection_requests FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_truncated('0', '1000000000000');
+
+CREATE TRIGGER requests_truncated AFTER TRUNCATE ON provisioner.rotation_requests FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_truncated('1000000000001', '9223372036854775807');
 
 CREATE TRIGGER rotation_deleted AFTER DELETE ON provisioner.rotation_requests FOR EACH ROW WHEN (((old.wanted = 'absent'::text) AND (old.status = 'pending'::text))) EXECUTE FUNCTION provisioner.rotation_ended();
 
@@ -3851,17 +3667,9 @@ CREATE TRIGGER rotation_edited AFTER UPDATE OF id, target, project_id, name, con
 
 CREATE TRIGGER rotation_ended AFTER UPDATE OF status, wanted ON provisioner.rotation_requests FOR EACH ROW WHEN (((old.wanted = 'absent'::text) AND (old.status = 'pending'::text) AND ((new.wanted <> 'absent'::text) OR (new.status <> 'pending'::text)))) EXECUTE FUNCTION provisioner.rotation_ended();
 
-CREATE TRIGGER rotation_status_edited AFTER UPDATE OF status ON provisioner.rotation_requests FOR EACH ROW WHEN (((new.status = 'pending'::text) AND (old.status <> 'pending'::text))) EXECUTE FUNCTION provisioner.rotation_status_edited();
-
-CREATE TRIGGER rotation_wished AFTER UPDATE OF wanted ON provisioner.rotation_requests FOR EACH ROW WHEN ((new.wanted IS DISTINCT FROM old.wanted)) EXECUTE FUNCTION provisioner.rotation_wished();
-
-CREATE TRIGGER rotations_deleted AFTER DELETE ON provisioner.rotation_requests REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_deleted();
-
 CREATE TRIGGER rotations_first AFTER UPDATE OF wanted ON provisioner.connection_requests FOR EACH ROW WHEN (((new.wanted = 'absent'::text) AND (old.wanted IS DISTINCT FROM 'absent'::text))) EXECUTE FUNCTION provisioner.rotations_first();
 
 CREATE TRIGGER rotations_inserted AFTER INSERT ON provisioner.rotation_requests REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.rotations_inserted();
-
-CREATE TRIGGER rotations_truncated AFTER TRUNCATE ON provisioner.rotation_requests FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_truncated('1000000000001', '9223372036854775807');
 
 CREATE TRIGGER withhold_readable_key BEFORE INSERT ON provisioner.connection_requests FOR EACH ROW WHEN (((new.credential <> 'default'::text) AND ((new.credential !~* '^[a-z0-9][a-z0-9_-]{0,39}$'::text) OR (new.credential ~* '^sk-'::text)) AND (new.credential !~ '^sealed:[A-Za-z0-9_-]{1,64}:[A-Za-z0-9+/]+={0,2}$'::text))) EXECUTE FUNCTION provisioner.withhold_readable_key();
 
@@ -3900,6 +3708,8 @@ REVOKE ALL ON FUNCTION provisioner.add_history(targets text[], succeeded bigint[
 
 REVOKE ALL ON FUNCTION provisioner.also_left(before text, more text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION provisioner.begin_again(ids bigint[]) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION provisioner.box_failed() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.broken_rule(r provisioner.connection_requests) FROM PUBLIC;
@@ -3918,6 +3728,8 @@ REVOKE ALL ON FUNCTION provisioner.disown_requests(ids bigint[], code text, mess
 
 REVOKE ALL ON FUNCTION provisioner.fail_unknown_targets(target text, most integer, code text, message text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION provisioner.finish(ids bigint[], status text, code text, message text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION provisioner.fold_counts(most integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.follow_connections(ids bigint[]) FROM PUBLIC;
@@ -3930,13 +3742,17 @@ REVOKE ALL ON FUNCTION provisioner.keys_deleted(ids bigint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.live_state(status text, wanted text, recorded uuid, flying bigint, waits bigint, quarantine text, said text, cancelled boolean) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION provisioner.lock_requests(ids bigint[]) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION provisioner.misplaced(after bigint, most integer, OUT ids bigint[], OUT last bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.not_updated(request bigint) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION provisioner.note_edits(request bigint, columns text[]) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION provisioner.pause(target text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION provisioner.place_rotations(ids bigint[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION provisioner.place(ids bigint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.put_in_line(ids bigint[]) FROM PUBLIC;
 
@@ -3946,25 +3762,17 @@ REVOKE ALL ON FUNCTION provisioner.refuse(rule text, r provisioner.connection_re
 
 REVOKE ALL ON FUNCTION provisioner.refuse_recorded_columns() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION provisioner.refuse_recorded_of_rotations() FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION provisioner.rekey(ids bigint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.remove(ids bigint[], adopted boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.remove_gone(target text, project uuid) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION provisioner.remove_rotations_of(c provisioner.connection_requests, adopted boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION provisioner.remove_rotations_of(request bigint, adopted boolean) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION provisioner.reopen(r provisioner.connection_requests) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION provisioner.utf16_length(given text) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION provisioner.reopen_rotation(r provisioner.rotation_requests) FROM PUBLIC;
+REVOKE ALL ON FUNCTION provisioner.reopen(request bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.repair(ids bigint[], wrong text[]) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION provisioner.repair_rotations(ids bigint[], wrong text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.request_credential_edited() FROM PUBLIC;
 
@@ -3976,6 +3784,8 @@ REVOKE ALL ON FUNCTION provisioner.request_set_apart() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.request_status_edited() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION provisioner.request_wished() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION provisioner.requests_deleted() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.requests_inserted() FROM PUBLIC;
@@ -3986,17 +3796,11 @@ REVOKE ALL ON FUNCTION provisioner.resume(target text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.retry(ids bigint[]) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION provisioner.retry_rotations(ids bigint[]) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION provisioner.rotation_edited() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.rotation_ended() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.rotation_requests_counted() FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION provisioner.rotation_status_edited() FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION provisioner.rotation_wished() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.rotations_first() FROM PUBLIC;
 
@@ -4008,18 +3812,18 @@ REVOKE ALL ON FUNCTION provisioner.set_limit(target text, writes integer, period
 
 REVOKE ALL ON FUNCTION provisioner.sweep(most integer, pause interval, OUT seen integer, OUT placed integer, OUT done boolean) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION provisioner.take_place(r provisioner.connection_requests, until timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION provisioner.take_place(request bigint, until timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.time_to_show() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.turn_attempt_log(keep interval) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION provisioner.utf16_length(given text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.wipe_boxes(boxes provisioner.failed_boxes[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.wipe_failed_boxes(keep interval, most integer, OUT due integer, OUT wiped integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.wiped(credential text, day text) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION provisioner.wish(r provisioner.connection_requests) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.withhold_readable_key() FROM PUBLIC;

@@ -1,3 +1,3 @@
-"""Give many Infisical projects their OpenRouter connection, from rows in a PostgreSQL table."""
+"""Create OpenRouter connections in many Infisical projects, from rows in a PostgreSQL table."""
 
 __version__ = "0.2.0"

@@ -1,4 +1,4 @@
-"""`python -m provisioner` is the same as `provisioner`, and ends with the same exit status."""
+"""`python -m provisioner` does the same as `provisioner`, with the same exit status."""
 
 import sys
 

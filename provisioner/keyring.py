@@ -1,4 +1,4 @@
-"""Where the secrets of the settings are: read once, read again from their files, or fetched when they are needed."""
+"""The secrets of the settings: read once, read again from their files, or fetched when needed."""
 
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
@@ -18,7 +18,7 @@ from provisioner.settings import Credential, Settings
 
 
 def secret_source(settings: Settings, secret: Secret, *setting: str) -> Secret | FileSecret:
-    """A secret of the settings, or its file where it came from one: correcting that needs no restart."""
+    """Return a secret, or its file if it came from one, so that a correction needs no restart."""
     file = settings.secret_file(*setting)
     return secret if file is None else FileSecret(file, read=key_in if _is_key(setting) else any_text)
 
@@ -28,7 +28,7 @@ def _is_key(setting: tuple[str, ...]) -> bool:
 
 
 def open_vault(settings: Settings) -> NamedVault:
-    """The named credentials of the settings, and the keys that open sealed ones."""
+    """Return the named credentials of the settings, with the keys that open sealed ones."""
     sources = {name: _source(settings, name, one) for name, one in settings.credentials.items()}
     return NamedVault(sources, opener=BoxOpener(settings.sealing.key_file))
 
@@ -36,9 +36,9 @@ def open_vault(settings: Settings) -> NamedVault:
 async def present_fingerprints(
     settings: Settings, database: Database, names: Collection[str] | None = None
 ) -> tuple[Mapping[str, str], Sequence[str]]:
-    """The fingerprints of the keys that this host has now, by canonical names, and why others have none.
+    """Return the fingerprints of this host's present keys by canonical name, and why other keys have none.
 
-    Of these canonical names, or of all. Keys that are kept in Infisical are not fetched. Raises `DatabaseUnavailable`
+    `names` selects canonical names. Keys kept in Infisical are not fetched. Raises `DatabaseUnavailable`
     and `DatabaseUnusable`.
     """
     vault = open_vault(settings)
@@ -88,5 +88,5 @@ def _source(settings: Settings, name: str, credential: Credential) -> Source:
     if (file := settings.secret_file("credentials", name, "value")) is not None:
         return FromFile(file)
     if credential.value is None:
-        raise AssertionError  # the settings see to it that a credential is somewhere
+        raise AssertionError  # the settings guarantee a source
     return credential.value

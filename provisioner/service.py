@@ -1,6 +1,6 @@
-"""Build everything from the settings and wire it together: the only room that knows all the others.
+"""Build everything from the settings and wire it together: the only module that knows all the others.
 
-Clocks and chance enter here; everybody else is handed them.
+Clocks and randomness enter here, and are passed to everything else.
 """
 
 import asyncio
@@ -37,8 +37,8 @@ from provisioner.signals import stopping_on_signals
 from provisioner.targets import (
     ROTATIONS_AT_ONCE,
     SPARE,
-    Lines,
-    Way,
+    InfisicalAccess,
+    TargetLines,
     capacity,
     connections_of_a_target,
     open_database,
@@ -57,21 +57,21 @@ if TYPE_CHECKING:
 log = structlog.stdlib.get_logger()
 
 DAY: Final = 86400.0
-LISTED: Final = 50  # batches that the status page has room for
+LISTED: Final = 50  # batches that fit on the status page
 PROGRESS: Final = 10.0  # seconds between two reports of a run that drains the queue
 
 
 Beside = Callable[[Database], Coroutine[Any, Any, None]]
-"""Shows how far a run is, until it is cancelled; the run ends when it returns."""
+"""Shows a run's progress until it is cancelled; the run ends when it returns."""
 
 
 async def run_daemon(settings: Settings, *, drain: bool = False, beside: Beside | None = None) -> "Leftovers | None":
-    """Work until told to stop or, when draining, until nothing is left to do; then return what is left all the same.
+    """Work until told to stop or, when draining, until nothing is left to do; then return what is left.
 
-    What succeeded and failed is counted from the start of this run. `beside` shows how far it is, instead of the log.
+    Successes and failures count from the start of this run. `beside` shows the progress instead of the log.
 
-    Raises `SettingsError` when no target can be worked for, `DatabaseUnusable` when a person has to fix the database.
-    Waits for a database that is away.
+    Raises `SettingsError` if no target can be served, and `DatabaseUnusable` if a person has to fix the database. Waits
+    for a database that is unavailable.
     """
     raise_limit()
     before = None
@@ -82,7 +82,7 @@ async def run_daemon(settings: Settings, *, drain: bool = False, beside: Beside 
         vault, meter = open_vault(settings), Meter(settings.targets)
         observer = await stack.enter_async_context(traced(meter, clock=clock, worker=worker_name(settings)))
         targets: list[tuple[Target, int]] = []
-        ways: list[Lines] = []
+        ways: list[TargetLines] = []
         for name, target in settings.targets.items():
             opened = open_lines(settings, name, database, clock, vault, observer=meter, eager=drain)
             lines = await stack.enter_async_context(opened)
@@ -99,7 +99,7 @@ async def run_daemon(settings: Settings, *, drain: bool = False, beside: Beside 
             observer=observer,
         )
         systemd = await stack.enter_async_context(observed(settings, worker, meter))
-        # Before the first wait: as process 1 of a container, who handles no signal cannot be stopped by one.
+        # Before the first wait: as process 1 of a container, a process without handlers ignores signals.
         with stopping_on_signals(worker.stop, systemd.stopping):
             if await worker.unless_stopped(DatabaseRetry(clock).call(lambda: _require_place(database))):
                 database.endure()
@@ -124,9 +124,9 @@ async def run_daemon(settings: Settings, *, drain: bool = False, beside: Beside 
 
 
 def _verifiers(
-    settings: Settings, database: Database, clock: Clock, ways: Sequence[Lines]
+    settings: Settings, database: Database, clock: Clock, ways: Sequence[TargetLines]
 ) -> Mapping[str, Coroutine[Any, Any, None]]:
-    """What compares the recorded connections and rotations of each target with Infisical, if the settings want that."""
+    """Return the tasks that compare recorded connections and rotations with Infisical, if the settings ask for them."""
     if settings.verify.seconds is None:
         return {}
     from provisioner.postgres.verifying import DriftLedger  # noqa: PLC0415 - off by default
@@ -154,9 +154,9 @@ def _verifiers(
 
 
 def _discoverers(
-    settings: Settings, database: Database, clock: Clock, ways: Sequence[Way]
+    settings: Settings, database: Database, clock: Clock, ways: Sequence[InfisicalAccess]
 ) -> Mapping[str, Coroutine[Any, Any, None]]:
-    """What asks Infisical for new projects, if the settings want that."""
+    """Return the tasks that ask Infisical for new projects, if the settings ask for them."""
     chosen = settings.discover
     if chosen.seconds is None:
         return {}
@@ -183,7 +183,7 @@ def _discoverers(
 
 
 async def _leftovers(settings: Settings, database: Database) -> "Leftovers":
-    from provisioner.postgres.reports import read_leftovers  # noqa: PLC0415 - reports are for those who look
+    from provisioner.postgres.reports import read_leftovers  # noqa: PLC0415 - only for a drain
 
     lines = [f"{name}{kind.words.line}" for name in settings.targets for kind in KINDS]
     return await read_leftovers(database, lines)
@@ -196,17 +196,17 @@ async def _require_place(database: Database) -> None:
 
 @asynccontextmanager
 async def observed(settings: Settings, worker: Worker, meter: Meter) -> AsyncIterator[Systemd]:
-    """Serve the status port and tell systemd how it goes, until the end of the block. Raises `PortUnusable`."""
+    """Serve the status port and notify systemd until the end of the block. Raises `PortUnusable`."""
     health = Health(worker.vitals, poll=settings.worker.poll)
     systemd = Systemd.from_environment(os.environ, pid=os.getpid())
     async with AsyncExitStack() as stack:
         if (endpoint := settings.listen.endpoint) is not None:
-            from provisioner.observe.web import Sources, StatusPort, serving  # noqa: PLC0415 - a server that may be off
+            from provisioner.observe.web import Sources, StatusPort, serving  # noqa: PLC0415 - the server is optional
             from provisioner.postgres.history import read_history  # noqa: PLC0415 - what it serves
             from provisioner.postgres.reports import read_gauges, read_status  # noqa: PLC0415 - as above
-            from provisioner.postgres.search import find, tell  # noqa: PLC0415 - as above
+            from provisioner.postgres.search import find, read_request  # noqa: PLC0415 - as above
 
-            # A connection of its own: a look keeps no request waiting.
+            # A connection of its own, so that status queries delay no request.
             database = open_database(settings, size=1)
             stack.push_async_callback(database.close)
             sources = Sources(
@@ -215,7 +215,7 @@ async def observed(settings: Settings, worker: Worker, meter: Meter) -> AsyncIte
                 read_status=partial(read_status, database, batches=LISTED),
                 read_history=partial(read_history, database),
                 find=partial(find, database),
-                tell=partial(tell, database),
+                read_request=partial(read_request, database),
                 read_gauges=partial(read_gauges, database),
             )
             port = StatusPort(sources, monotonic=time.monotonic)
@@ -232,9 +232,9 @@ async def observed(settings: Settings, worker: Worker, meter: Meter) -> AsyncIte
 
 
 def _spare_the_collector() -> None:
-    """Look for garbage seldom: what was built lives as long as the process, and requests make no cycles.
+    """Make garbage collection rare: what was built lives as long as the process, and requests create no cycles.
 
-    What is garbage already stays, a few hundred kilobytes: to look for it would take a start 30 ms.
+    Existing garbage, a few hundred kilobytes, stays: collecting it would delay the start by 30 ms.
     """
     gc.freeze()
 
@@ -243,7 +243,7 @@ async def _work(worker: Worker, beside: Mapping[str, Coroutine[Any, Any, None]])
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(each, name=name) for name, each in beside.items()]
         for task in tasks:
-            if task.get_name() == "progress":  # the watcher has seen enough
+            if task.get_name() == "progress":  # the display has ended
                 task.add_done_callback(lambda _: worker.stop())
         try:
             await worker.run()
@@ -253,8 +253,8 @@ async def _work(worker: Worker, beside: Mapping[str, Coroutine[Any, Any, None]])
 
 
 async def _tell_progress(database: Database) -> None:
-    """Log every few seconds how far everything is."""
-    from provisioner.postgres.reports import read_status  # noqa: PLC0415 - reports are for those who look
+    """Log the overall progress every few seconds."""
+    from provisioner.postgres.reports import read_status  # noqa: PLC0415 - only for a drain
 
     while True:
         await asyncio.sleep(PROGRESS)

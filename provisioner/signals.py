@@ -1,4 +1,4 @@
-"""Stop a process as its operators expect: cleanly on the first signal, at once on the second."""
+"""Stop a process the way operators expect: cleanly on the first signal, at once on the second."""
 
 import asyncio
 import os
@@ -13,7 +13,7 @@ log = structlog.stdlib.get_logger()
 
 @contextmanager
 def stopping_on_signals(*stops: Callable[[], None]) -> Iterator[None]:
-    """Stop cleanly on SIGTERM, SIGINT and SIGHUP; exit at once on the second, for nothing is lost then either.
+    """Stop cleanly on SIGTERM, SIGINT and SIGHUP; exit at once on the second signal, which loses nothing either.
 
     A hang-up that was ignored when the process began (nohup) stays ignored.
     """

@@ -10,7 +10,7 @@ from typing import Final, Literal, NamedTuple
 from urllib.parse import urlsplit
 from uuid import uuid4
 
-from provisioner.core.concurrency import METERED, Rules as ConcurrencyRules
+from provisioner.core.concurrency import METERED_LIMIT, Rules as ConcurrencyRules
 from provisioner.core.pacing import Budget, fixed
 from provisioner.core.policy import Rules
 from provisioner.core.ports import Clock, Observer, Permits
@@ -49,8 +49,8 @@ from provisioner.worker.project_gate import ProjectGate
 from provisioner.worker.slots import SlotGate
 from provisioner.worker.target import Target
 
-# Creates of rotations in flight at a target, over all workers. A self-hosted server stands still with twelve creates,
-# of which connections use eight at most; and two are more than any of Infisical's rates allow.
+# Creates of rotations in flight at a target, over all workers. A self-hosted server stops at twelve creates, of which
+# connections use eight at most; and two are enough for any of Infisical's rates.
 ROTATIONS_AT_ONCE: Final = 2
 SPARE: Final = 8  # connections beside those of the creates: look-ups and logins
 OWN: Final = 2  # connections to the database besides the workers' pool: the listener's and the status port's
@@ -58,11 +58,11 @@ STATEMENT_TIME: Final = 10.0  # seconds; less than half of the default lease, so
 
 
 def open_database(settings: Settings, *, size: int | None = None) -> Database:
-    """The database of the settings; nothing is connected yet. Raises `SettingsError`."""
+    """Return the database of the settings, not connected yet. Raises `SettingsError`."""
     url = settings.database_url()
     source = secret_source(settings, url, "database", "url")
     if is_embedded(url.reveal()):
-        from provisioner.embedded.server import source_of  # noqa: PLC0415 - who has a server never needs it
+        from provisioner.embedded.server import source_of  # noqa: PLC0415 - not needed with a server
 
         return _database(settings, source_of(url), size)
     return _database(settings, source, size)
@@ -89,12 +89,12 @@ async def open_lines(
     observer: Observer = UNOBSERVED,
     permits: Callable[..., Permits] = SharedPermits,
     eager: bool = False,
-) -> AsyncIterator["Lines"]:
-    """One target with its connections, its budgets and its breaker; its access token is ended with the block.
+) -> AsyncIterator["TargetLines"]:
+    """Open one target with its connections, budgets and breaker; its access token is revoked at the end of the block.
 
-    `eager`: what waits for the machine identity to join projects is looked at again at once.
+    `eager`: requests that wait for the machine identity to join projects are checked again at once.
 
-    Raises `SettingsError` when nobody can log in there.
+    Raises `SettingsError` if no login is configured for it.
     """
     chosen = settings.targets[name]
     marker = await installation(database) if chosen.marker else ""
@@ -137,7 +137,7 @@ async def open_lines(
             transport, identity, routes, marker=marker, now=clock.epoch, monotonic=clock.monotonic
         )
         line = _line_of_rotations(settings, target, rotations, database=database, clock=clock, permits=permits)
-        yield Lines(target, line, way, way._replace(name=line.name, connections=rotations, reads=line.reads))
+        yield TargetLines(target, line, way, way._replace(name=line.name, connections=rotations, reads=line.reads))
 
 
 def _key_checks(settings: Settings, name: str, database: Database, clock: Clock) -> KeyChecks | None:
@@ -146,9 +146,9 @@ def _key_checks(settings: Settings, name: str, database: Database, clock: Clock)
 
 
 def key_asker(settings: Settings, *urls: str) -> OpenRouter | None:
-    """What asks OpenRouter about the keys of targets at these addresses; None where the settings want none.
+    """Return the client that checks keys with OpenRouter for targets at these addresses; None if that is switched off.
 
-    Unless its address is set, keys for an Infisical on this machine are shown to nobody: it may be a simulated one.
+    Unless its address is set, keys for an Infisical on this machine are not sent anywhere: it may be a simulated one.
     """
     chosen = settings.openrouter
     outside = any(not is_loopback(urlsplit(url).hostname or "") for url in urls)
@@ -167,7 +167,7 @@ def _line_of_rotations(
     clock: Clock,
     permits: Callable[..., Permits],
 ) -> Target:
-    """The line of a target's rotations: no keys are sent there, and its routes have limits of their own."""
+    """Return the line of a target's rotations: no keys are sent there, and its routes have their own limits."""
     chosen, line = settings.targets[of.name], f"{of.name}{ROTATIONS.words.line}"
     write, read = chosen.write_limit, chosen.read_limit
     allowed = Allowed()
@@ -199,8 +199,8 @@ def _line_of_rotations(
     )
 
 
-class Way(NamedTuple):
-    """The way to one Infisical, with the budgets that it is used within."""
+class InfisicalAccess(NamedTuple):
+    """The access to one Infisical, with the budgets for it."""
 
     name: str
     transport: Transport
@@ -210,16 +210,16 @@ class Way(NamedTuple):
     reads: Permits
 
 
-class Lines(NamedTuple):
-    """One target for each kind of request: what stands in one line has budgets of its own. Both go the same way.
+class TargetLines(NamedTuple):
+    """A target's line for each kind of request, each with its own budgets; they share one access to Infisical.
 
-    `rotation_way` is that way with the calls and the reads of rotations.
+    `rotation_way` is that access with the calls and the reads of rotations.
     """
 
     connections: Target
     rotations: Target
-    way: Way
-    rotation_way: Way
+    way: InfisicalAccess
+    rotation_way: InfisicalAccess
 
 
 @asynccontextmanager
@@ -232,13 +232,13 @@ async def open_infisical(
     observer: Observer = UNOBSERVED,
     marker: str = "",
     allowed: Allowed | None = None,
-) -> AsyncIterator[Way]:
-    """The way to one Infisical; needs no database but for `permits`, which makes a budget of a kind.
+) -> AsyncIterator[InfisicalAccess]:
+    """Open the access to one Infisical; needs no database except for `permits`, which makes the budgets.
 
-    `allowed` is what an operator allows of the writes, where somebody keeps that up to date.
-    `marker` is the id of the installation where descriptions are marked.
+    `allowed` is the operator's limit on writes, if something keeps it up to date. `marker` is the installation's id if
+    descriptions carry a marker.
 
-    Raises `SettingsError` when nobody can log in there.
+    Raises `SettingsError` if no login is configured for it.
     """
     chosen = settings.targets[name]
     writes, reads, logins = (
@@ -256,7 +256,7 @@ async def open_infisical(
         connections = InfisicalConnections(
             transport, identity, Routes(chosen.url), marker=marker, now=clock.epoch, monotonic=clock.monotonic
         )
-        yield Way(name, transport, identity, connections, writes, reads)
+        yield InfisicalAccess(name, transport, identity, connections, writes, reads)
 
 
 @asynccontextmanager
@@ -268,7 +268,7 @@ async def _identity(
     try:
         yield identity
     finally:
-        # Nobody else has its token. One from the settings is not ours to end, and stays.
+        # No other process has this token. A token from the settings is not ours to revoke, and stays.
         await identity.revoke()
 
 
@@ -289,15 +289,15 @@ def _transport_options(settings: Settings, name: str) -> TransportOptions:
 
 
 def connections_of_a_target(settings: Settings) -> int:
-    """How many connections each target may have in this process, over all of which the descriptors are shared."""
+    """Return how many connections each target may have in this process; they share the descriptors."""
     return connections_each(
         current_limit(), targets=len(settings.targets), database=settings.database.max_connections + OWN
     )
 
 
 def capacity(most: int | Literal["auto"]) -> int:
-    """How many creates of a target one worker may ever have in flight."""
-    return METERED if most == "auto" else most
+    """Return the most creates of a target that one worker may ever have in flight."""
+    return METERED_LIMIT if most == "auto" else most
 
 
 def _concurrency(
@@ -307,14 +307,14 @@ def _concurrency(
     host = urlsplit(chosen.url).netloc.lower()
     sharers = sum(urlsplit(each.url).netloc.lower() == host for each in settings.targets.values())
     most = None if chosen.max_in_flight == "auto" else chosen.max_in_flight
-    if line:  # whatever the connections' line has in flight, the two together do not stop a server
+    if line:  # together with the connections' line they must not stop a server
         most = min(most or ROTATIONS_AT_ONCE, ROTATIONS_AT_ONCE)
     rules = ConcurrencyRules(address=chosen.url, most=most, sharers=sharers)
     return SharedConcurrency(database, target=line or name, rules=rules, allowed=allowed, capped=bool(line))
 
 
 def worker_name(settings: Settings) -> str:
-    """What this process is called in the list of workers and in the server's list of sessions."""
+    """Return this process's name in the list of workers and in the server's list of sessions."""
     return settings.worker.name or f"{socket.gethostname()}:{os.getpid()}"
 
 

@@ -1,4 +1,4 @@
-"""Who is told by the settings, and what tells them: imported only where somebody is."""
+"""Build the notifier from the settings; imported only if notices are configured."""
 
 from collections.abc import Callable
 from functools import partial
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 def open_notifier(
     settings: Settings, database: Database, meter: Meter, *, rested: Callable[[float], bool]
 ) -> "Notifier | None":
-    """What tells others, if anybody is to be told; `rested`: whether the worker has had nothing to do for so long."""
+    """Return the notifier, if notices are configured; `rested`: whether the worker was idle for this many seconds."""
     if settings.notify.url is None:
         return None
-    from provisioner.notify.notifier import Notifier  # noqa: PLC0415 - for those who are told
+    from provisioner.notify.notifier import Notifier  # noqa: PLC0415 - only with notices
     from provisioner.postgres.notices import NoticeBoard  # noqa: PLC0415 - as above
     from provisioner.postgres.reports import read_status  # noqa: PLC0415 - as above
 
@@ -31,8 +31,8 @@ def open_notifier(
 
 
 def open_receiver(settings: Settings) -> "HttpReceiver":
-    """Whom the settings want to be told. Raises `SettingsError` when it is nobody."""
-    from provisioner.notify.bodies import format_of  # noqa: PLC0415 - for those who are told
+    """Return the receiver from the settings. Raises `SettingsError` if there is none."""
+    from provisioner.notify.bodies import format_of  # noqa: PLC0415 - only with notices
     from provisioner.notify.receiver import HttpReceiver, ReceiverOptions  # noqa: PLC0415 - as above
 
     chosen = settings.notify

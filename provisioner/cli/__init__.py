@@ -1,7 +1,7 @@
 """The command line: `provisioner COMMAND`.
 
-Only what `--help` needs is imported here. A command's module is imported when it runs or when its own help is shown, so
-each may import what it likes.
+This module only imports what `--help` needs. A command's module is imported when the command runs or its own help is
+shown, so it may import anything.
 """
 
 import gc
@@ -14,9 +14,9 @@ import typer
 from typer.core import TyperGroup
 
 from provisioner import __version__
-from provisioner.cli.terminal.frame import EXIT_STATUSES, Config, guarded
+from provisioner.cli.terminal.frame import EXIT_STATUSES, Config, guarded, running
 
-# The functions of a module `provisioner.cli.MODULE` that are commands; it is imported when one of them is used.
+# The commands in each module `provisioner.cli.MODULE`, which is imported when one of them is used.
 MODULES: Final = {
     "onboard.onboard": ("onboard",),
     "bulk.discover": ("discover",),
@@ -72,9 +72,9 @@ COMMANDS: Final = {
 
 
 class LazyGroup(TyperGroup):
-    """Lists commands by their summaries alone, and imports the one that is asked for."""
+    """Lists commands by their summaries alone, and imports the one that is used."""
 
-    # Any: Typer's release decides whose Context and Command these are.
+    # Any, because Typer's release determines the types of Context and Command.
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find the command that the arguments name, and import it."""
         name, command, rest = super().resolve_command(ctx, args)
@@ -82,14 +82,17 @@ class LazyGroup(TyperGroup):
 
 
 def load_command(name: str) -> Any:
-    """Import one of `COMMANDS` and make it what Typer runs."""
+    """Import one of `COMMANDS` and convert it for Typer."""
     module = next(module for module, names in MODULES.items() if name in names)
     function = getattr(import_module(f"provisioner.cli.{module}"), name)
     if isinstance(function, typer.Typer):
-        return typer.main.get_command(function)
-    single = typer.Typer(add_completion=False, rich_markup_mode=None)
-    single.command(name=name)(function)
-    return typer.main.get_command(single)
+        group = function
+    else:
+        group = typer.Typer(add_completion=False, rich_markup_mode=None)
+        group.command(name=name)(function)
+    for command in group.registered_commands:
+        command.callback = running(command.callback)
+    return typer.main.get_command(group)
 
 
 def _show_version(wanted: bool) -> None:
@@ -98,7 +101,7 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-# Without Rich's markup a help text shows as it is written, brackets too, and shows in half the time.
+# Without Rich's markup, help is shown as written, including brackets, and twice as fast.
 app = typer.Typer(cls=LazyGroup, rich_markup_mode=None, epilog=EXIT_STATUSES)
 
 
@@ -106,7 +109,7 @@ app = typer.Typer(cls=LazyGroup, rich_markup_mode=None, epilog=EXIT_STATUSES)
 def provisioner(
     context: typer.Context,
     config: Config = None,
-    version: Annotated[  # noqa: ARG001  # its callback has done it
+    version: Annotated[  # noqa: ARG001  # its callback did the work
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
@@ -115,7 +118,7 @@ def provisioner(
     Example: provisioner migrate && provisioner submit projects.csv && provisioner run
     """
     if config is not None:
-        # Where every command looks, and every process that it starts.
+        # Every command and every child process reads it there.
         os.environ["PROVISIONER_CONFIG"] = str(config)
     if context.invoked_subcommand is None:
         if config is not None:
@@ -125,7 +128,7 @@ def provisioner(
 
 
 def _stub() -> None:
-    """Stand for a command in the list."""
+    """A placeholder for a command in the list."""
 
 
 for _name, _summary in COMMANDS.items():
@@ -133,8 +136,8 @@ for _name, _summary in COMMANDS.items():
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit status; `arguments` are those of the process unless given."""
-    # What a command imports stays; to look for garbage in it meanwhile takes up to a tenth of the start.
+    """Run the command line and return its exit status; `arguments` default to those of the process."""
+    # Imports stay, and collecting garbage among them takes up to a tenth of the start.
     gc.set_threshold(50_000, 20, 20)
     command = typer.main.get_command(app)
     return guarded(lambda: command.main(args=arguments, prog_name="provisioner", standalone_mode=False))

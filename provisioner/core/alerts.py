@@ -35,16 +35,16 @@ ADVICE: Final = {
     "gave_up": "fix what the message says about the last attempt",
 }
 PLAN: Final = "plan_restricted"
-OTHERWISE: Final = "read the message"
+FALLBACK_ADVICE: Final = "read the message"
 # Retries are reported only after this long: most backoffs of eight attempts fit into it, so they may still succeed.
-PATIENCE: Final = timedelta(minutes=5)
+RETRY_ALERT_AFTER: Final = timedelta(minutes=5)
 # A person can do nothing about these codes until the request has failed.
-_NOBODYS: Final = frozenset({"", "outcome_unknown", "gave_up"})
+_NOT_ACTIONABLE: Final = frozenset({"", "outcome_unknown", "gave_up"})
 
 
 def advice_for(error_code: str) -> str:
     """Return the advice for requests that failed with this code."""
-    return ADVICE.get(error_code, OTHERWISE)
+    return ADVICE.get(error_code, FALLBACK_ADVICE)
 
 
 class Kind(StrEnum):
@@ -164,11 +164,11 @@ def _retried(status: Status) -> Iterator[Alert]:
 
 def needs_a_person(retries: Retries, status: Status) -> bool:
     """Whether these requests have been retried for long enough, for a reason that a person can fix."""
-    if retries.quarantine or retries.error_code in _NOBODYS or retries.since is None:
+    if retries.quarantine or retries.error_code in _NOT_ACTIONABLE or retries.since is None:
         return False  # another alert names the key or the projects of a quarantine
     if _is_held(retries, status):
         return False
-    return status.now - retries.since >= PATIENCE
+    return status.now - retries.since >= RETRY_ALERT_AFTER
 
 
 def _is_held(retries: Retries, status: Status) -> bool:

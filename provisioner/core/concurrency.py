@@ -19,47 +19,47 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 # The limit for a server of which nothing is known.
-START: Final = 4
+START_LIMIT: Final = 4
 # The limit without a rate limiter: most of a pool of ten, leaving room for the server's other clients.
-SELF_HOSTED: Final = 8
+SELF_HOSTED_LIMIT: Final = 8
 # A pool of ten was measured to handle 11 creates at once, and to stop at 12. Used only if OpenRouter takes the time.
-UPSTREAM: Final = 11
+UPSTREAM_LIMIT: Final = 11
 # A create that takes this many seconds with few in flight waits for OpenRouter, not for Infisical's database.
-ELSEWHERE: Final = 0.15
+UPSTREAM_LATENCY: Final = 0.15
 # It still does while the latency with more in flight stays below this multiple of the usual latency.
-FLAT: Final = 1.5
+FLAT_FACTOR: Final = 1.5
 # A rate limiter sets the pace by itself; no rate of Infisical's needs more than this.
-METERED: Final = 64
+METERED_LIMIT: Final = 64
 # A number in the settings vouches for the server: the limit starts at this fraction of it, and grows by this factor. At
 # 50 ms a call it reaches 64 after 0.05 s, which costs 5 000 creates 1 % of their time; growing from 4 would cost 2 %.
-VOUCHED: Final = 4
+VOUCHED_DIVISOR: Final = 4
 # A round has as many calls as may be in flight, and at least this many.
-LEAST: Final = 4
+MIN_ROUND: Final = 4
 # If at least this share of a round's calls failed, the server is in distress. Fewer failures are bad luck.
-DISTRESS: Final = 0.5
+DISTRESS_SHARE: Final = 0.5
 # A latency this many times the usual one, and this many seconds above it, is distress too.
-SLOWER: Final = 3.0
-MUCH: Final = 0.5
+SLOW_FACTOR: Final = 3.0
+SLOW_MARGIN: Final = 0.5
 # The usual latency grows by this factor each round while the latency stays high.
-GETTING_USED: Final = 1.25
+BASELINE_GROWTH: Final = 1.25
 # A stall: no call ends for this multiple of the usual latency, and for at least this many seconds.
-LONG: Final = 8.0
-PATIENCE: Final = 4.0
+STALL_FACTOR: Final = 8.0
+MIN_STALL: Final = 4.0
 # The same, in seconds, before any latency is known.
-FIRST_PATIENCE: Final = 10.0
+FIRST_STALL: Final = 10.0
 # If fewer calls than this hang, they are slow calls rather than too many at once.
-CROWD: Final = 3
+MIN_STALLED: Final = 3
 # Below a cliff the limit is this share of it, and at least this many.
-BELOW: Final = 0.75
-LOWEST: Final = 2
+CLIFF_SHARE: Final = 0.75
+MIN_LIMIT: Final = 2
 # The limit stays there for this many seconds, and then grows by one step in each further such period.
-MEMORY: Final = 6 * 3600.0
+CLIFF_MEMORY: Final = 6 * 3600.0
 # The first suspicion lasts this many seconds: an owner of such a server would tolerate this many stalls per hour.
-SUSPICION: Final = 600.0
+FIRST_SUSPICION: Final = 600.0
 # Infisical's pool gives up after 60 s, and our client after 120 s at most. A longer stall, in seconds, is an outage.
 LONGEST_STALL: Final = 150.0
 # After this many seconds without a call, the present latency is unknown.
-FORGOTTEN: Final = 3600.0
+LATENCY_EXPIRY: Final = 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,11 +120,11 @@ class Concurrency:
     `usual` is the latency of creates while few are in flight, in seconds. `calls`, `accepted`, `elapsed`, `failed`,
     `headers` and `pressed` belong to the present round. The present stall was noticed at `stalled_at` with
     `stalled_with` calls in flight. The last cliff is `cliff`, met at `cliff_at`. `bar` is the highest limit allowed
-    since then, for `memory` seconds; a cliff remembered for less than `MEMORY` is a suspicion.
+    since then, for `memory` seconds; a cliff remembered for less than `CLIFF_MEMORY` is a suspicion.
     """
 
     address: str
-    limit: int = START
+    limit: int = START_LIMIT
     metered: bool = False
     usual: float | None = None
     calls: int = 0
@@ -139,13 +139,13 @@ class Concurrency:
     cliff: int | None = None
     cliff_at: float = 0.0
     bar: int = 0
-    memory: float = MEMORY
+    memory: float = CLIFF_MEMORY
     holders: tuple[Holder, ...] = ()
 
     @property
     def patience(self) -> float:
         """Seconds without any call ending that make a stall."""
-        return FIRST_PATIENCE if self.usual is None else max(PATIENCE, LONG * self.usual)
+        return FIRST_STALL if self.usual is None else max(MIN_STALL, STALL_FACTOR * self.usual)
 
     def stalls(self, now: float) -> bool:
         """Whether too many calls were in flight and have not ended yet."""
@@ -154,19 +154,19 @@ class Concurrency:
     @property
     def proven(self) -> int | None:
         """The cliff, if Infisical's own errors proved it; a suspicion only lowers the limit."""
-        return self.cliff if self.memory >= MEMORY else None
+        return self.cliff if self.memory >= CLIFF_MEMORY else None
 
     def ceiling(self, rules: Rules, now: float) -> int:
         """The highest limit allowed, whatever the present latency."""
         if rules.most is not None:
             most = rules.most
         elif self.metered:
-            most = METERED
+            most = METERED_LIMIT
         else:
-            elsewhere = self.usual is not None and self.usual >= ELSEWHERE
-            most = max(1, (UPSTREAM if elsewhere else SELF_HOSTED) // rules.sharers)
+            elsewhere = self.usual is not None and self.usual >= UPSTREAM_LATENCY
+            most = max(1, (UPSTREAM_LIMIT if elsewhere else SELF_HOSTED_LIMIT) // rules.sharers)
         steps = int((now - self.cliff_at) / self.memory)
-        if self.cliff is None or (steps > 0 and self.memory < MEMORY):
+        if self.cliff is None or (steps > 0 and self.memory < CLIFF_MEMORY):
             return most
         return min(most, max(1, self.bar + steps * max(1, self.bar // 8)))
 
@@ -174,23 +174,24 @@ class Concurrency:
 def unknown(rules: Rules) -> Concurrency:
     """Return the state for a server of which only the settings are known."""
     # A larger setting does not start higher: if the setting is wrong, a slow start finds out with fewer stalls.
-    return Concurrency(address=rules.address, limit=max(START, min(rules.most or 0, METERED) // VOUCHED))
+    vouched = min(rules.most or 0, METERED_LIMIT) // VOUCHED_DIVISOR
+    return Concurrency(address=rules.address, limit=max(START_LIMIT, vouched))
 
 
 def learn(state: Concurrency, told: CallReport, *, in_flight: int, rules: Rules, now: float) -> Concurrency:
     """Apply one worker's report; `in_flight` is the number of calls of all workers."""
     if told.calls:
-        if state.ended_at and now - state.ended_at > FORGOTTEN:
-            state = replace(state, limit=min(state.limit, START), usual=None)
+        if state.ended_at and now - state.ended_at > LATENCY_EXPIRY:
+            state = replace(state, limit=min(state.limit, START_LIMIT), usual=None)
         state = replace(state, ended_at=max(state.ended_at, now - told.ended_ago))
     if told.slow and state.stalled_with:
-        state = replace(_meet_cliff(state, MEMORY, now), stalled_with=0)
+        state = replace(_meet_cliff(state, CLIFF_MEMORY, now), stalled_with=0)
     elif told.lost and state.stalled_with and not _is_met(state, now):
         state = _meet_cliff(state, _suspicion(state, now), now)
     if state.stalled_at is not None:
         return _recover(state, told, now)
     silent = min(told.oldest, now - state.ended_at)
-    if in_flight >= CROWD and silent >= state.patience:
+    if in_flight >= MIN_STALLED and silent >= state.patience:
         return replace(_new_round(state), limit=1, stalled_at=now, stalled_with=in_flight)
     state = replace(
         state,
@@ -201,7 +202,7 @@ def learn(state: Concurrency, told: CallReport, *, in_flight: int, rules: Rules,
         headers=state.headers + told.metered,
         pressed=state.pressed or told.pressed,
     )
-    return _round(state, rules, now) if state.calls >= max(LEAST, state.limit) else state
+    return _round(state, rules, now) if state.calls >= max(MIN_ROUND, state.limit) else state
 
 
 def _is_met(state: Concurrency, now: float) -> bool:
@@ -211,25 +212,25 @@ def _is_met(state: Concurrency, now: float) -> bool:
 
 def _suspicion(state: Concurrency, now: float) -> float:
     """Seconds for which to remember a stall that ended without an answer: twice as long if one happened recently."""
-    again = state.cliff is not None and now - state.cliff_at < MEMORY
-    return min(MEMORY, 2 * state.memory) if again else SUSPICION
+    again = state.cliff is not None and now - state.cliff_at < CLIFF_MEMORY
+    return min(CLIFF_MEMORY, 2 * state.memory) if again else FIRST_SUSPICION
 
 
 def _meet_cliff(state: Concurrency, memory: float, now: float) -> Concurrency:
     """Record a cliff, proven or suspected, after the calls of a stall have ended."""
     number = state.stalled_with
     # If only a setting allowed this many, the cliff may be anywhere above the previous step.
-    below = int(number * BELOW) if number <= UPSTREAM else max(SELF_HOSTED, number // VOUCHED)
-    bar = max(LOWEST, min(below, number - 1))
-    return replace(state, cliff=number, cliff_at=now, bar=bar, memory=memory, limit=min(state.limit, START, bar))
+    below = int(number * CLIFF_SHARE) if number <= UPSTREAM_LIMIT else max(SELF_HOSTED_LIMIT, number // VOUCHED_DIVISOR)
+    bar = max(MIN_LIMIT, min(below, number - 1))
+    return replace(state, cliff=number, cliff_at=now, bar=bar, memory=memory, limit=min(state.limit, START_LIMIT, bar))
 
 
 def _recover(state: Concurrency, told: CallReport, now: float) -> Concurrency:
     """End a stall if a call that began after it succeeded, or if nothing listens, which is an outage."""
     if told.refused:
-        return replace(state, limit=LOWEST, stalled_at=None, stalled_with=0)
+        return replace(state, limit=MIN_LIMIT, stalled_at=None, stalled_with=0)
     if told.quick:
-        return replace(state, limit=LOWEST, stalled_at=None)
+        return replace(state, limit=MIN_LIMIT, stalled_at=None)
     if state.stalled_at is not None and now - state.stalled_at >= LONGEST_STALL and told.calls:
         return replace(state, usual=None, stalled_at=None, stalled_with=0)
     return state
@@ -240,28 +241,28 @@ def _round(state: Concurrency, rules: Rules, now: float) -> Concurrency:
     state = replace(state, metered=state.headers > 0, stalled_with=0)
     latency = state.elapsed / state.accepted if state.accepted else None
     usual = state.usual
-    slower = latency is not None and usual is not None and latency > max(SLOWER * usual, usual + MUCH)
-    if slower or state.failed / state.calls >= DISTRESS:
-        used = usual * GETTING_USED if usual is not None else None
+    slower = latency is not None and usual is not None and latency > max(SLOW_FACTOR * usual, usual + SLOW_MARGIN)
+    if slower or state.failed / state.calls >= DISTRESS_SHARE:
+        used = usual * BASELINE_GROWTH if usual is not None else None
         return replace(_new_round(state), limit=max(1, state.limit // 2), usual=used)
     if latency is not None and (usual is None or latency < usual):
         usual = latency
     state = replace(state, usual=usual)
     limit = min(state.limit, state.ceiling(rules, now))
     if latency is not None and usual is not None:
-        flat = latency <= FLAT * usual
+        flat = latency <= FLAT_FACTOR * usual
         if state.pressed:
             limit = _wider(state, limit, rules, flat=flat, now=now)
         if not flat and rules.most is None and not state.metered:
-            limit = min(limit, SELF_HOSTED)
+            limit = min(limit, SELF_HOSTED_LIMIT)
     return replace(_new_round(state), limit=limit)
 
 
 def _wider(state: Concurrency, limit: int, rules: Rules, *, flat: bool, now: float) -> int:
-    elsewhere = flat and state.usual is not None and state.usual >= ELSEWHERE
+    elsewhere = flat and state.usual is not None and state.usual >= UPSTREAM_LATENCY
     if rules.most is not None:
-        wider = limit * VOUCHED
-    elif limit < START or state.metered or elsewhere:
+        wider = limit * VOUCHED_DIVISOR
+    elif limit < START_LIMIT or state.metered or elsewhere:
         wider = limit * 2
     else:
         wider = limit + 1

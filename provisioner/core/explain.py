@@ -19,7 +19,7 @@ class Formatters:
 
 def explain(request: Detail, words: Formatters) -> list[str]:
     """Explain a request in a few sentences."""
-    return list(_EXPLAIN.get(request.state, _astray)(request, words))
+    return list(_EXPLAIN.get(request.state, _unplaced)(request, words))
 
 
 def _succeeded(request: Detail, _words: Formatters) -> Iterator[str]:
@@ -30,7 +30,7 @@ def _succeeded(request: Detail, _words: Formatters) -> Iterator[str]:
     if request.is_rotation:
         named = f"; OpenRouter lists it as {request.key_issued}" if request.key_issued else ""
         yield f"its key is in the secret {request.secret}{named}"
-        yield from _left_behind(request)
+        yield from _leftover_keys(request)
     yield f"`provisioner verify {request.id}` compares it with Infisical"
 
 
@@ -41,12 +41,12 @@ def _failed(request: Detail, _words: Formatters) -> Iterator[str]:
         yield f"its connection is request {request.awaited_id}: run `provisioner show {request.awaited_id}`"
     if request.unknown:
         yield f"an attempt may still have made the {request.kind}: a retry looks it up first"
-    yield from _left_behind(request)
+    yield from _leftover_keys(request)
     if request.error_code != "connection_failed":
         yield f"then run `provisioner retry {request.id}`"
 
 
-def _left_behind(request: Detail) -> Iterator[str]:
+def _leftover_keys(request: Detail) -> Iterator[str]:
     if request.left_behind:
         yield request.left_behind
         yield f"once the key is deleted, run `provisioner rotations {request.id} --deleted`"
@@ -54,13 +54,13 @@ def _left_behind(request: Detail) -> Iterator[str]:
 
 def _cancelled(request: Detail, _words: Formatters) -> Iterator[str]:
     yield "it was cancelled"
-    yield from _left_behind(request)
+    yield from _leftover_keys(request)
     yield f"`provisioner retry {request.id}` requests it again"
 
 
 def _updating(request: Detail, words: Formatters) -> Iterator[str]:
     yield f"a worker sends what was edited to {request.kind} {request.made_id}"
-    yield from _coming(request, words)
+    yield from _scheduled(request, words)
 
 
 def _removing(request: Detail, words: Formatters) -> Iterator[str]:
@@ -70,16 +70,16 @@ def _removing(request: Detail, words: Formatters) -> Iterator[str]:
         yield f"it is being removed: {request.kind} {request.made_id} is somebody else's, so it stays in Infisical"
     else:
         yield f"it is being removed: {request.kind} {request.made_id} is deleted from Infisical"
-    yield from _coming(request, words)
+    yield from _scheduled(request, words)
 
 
 def _removed(request: Detail, _words: Formatters) -> Iterator[str]:
     yield f"it is removed: Infisical has no {request.kind} of this request"
-    yield from _left_behind(request)
+    yield from _leftover_keys(request)
     yield f"`provisioner retry {request.id}` creates it again"
 
 
-def _coming(request: Detail, words: Formatters) -> Iterator[str]:
+def _scheduled(request: Detail, words: Formatters) -> Iterator[str]:
     if request.claimed_at:
         yield from _in_flight(request, words)
     elif request.next_attempt_at or request.quarantine:
@@ -94,7 +94,7 @@ def _ready(request: Detail, words: Formatters) -> Iterator[str]:
     if request.place and request.pace and not request.paused_at:
         when = f", due in about {words.duration(request.place / request.pace)} at the current pace"
     yield f"it is in the queue of target {request.target}{place}{when}"
-    yield from _standing_in_the_way(request, words)
+    yield from _blockers(request, words)
 
 
 def _waiting(request: Detail, words: Formatters) -> Iterator[str]:
@@ -113,13 +113,13 @@ def _waiting(request: Detail, words: Formatters) -> Iterator[str]:
         yield f"it is scheduled: it starts {at}"
     if request.error_code and not request.quarantine:
         yield f"if it fails again: {advice_for(request.error_code)}"
-    yield from _standing_in_the_way(request, words)
+    yield from _blockers(request, words)
 
 
 def _quarantined(request: Detail) -> Iterator[str]:
     what, _, whose = str(request.quarantine).partition(":")
     if what == "connection":
-        yield from _awaiting(request)
+        yield from _waiting_for_connection(request)
         return
     if what == "rotations":
         yield "its connection is deleted after the rotations that use it, which `provisioner rotations` lists"
@@ -137,7 +137,7 @@ def _quarantined(request: Detail) -> Iterator[str]:
     )
 
 
-def _awaiting(request: Detail) -> Iterator[str]:
+def _waiting_for_connection(request: Detail) -> Iterator[str]:
     name = request.waits_for or request.connection
     if request.awaited_id is None:
         yield (
@@ -168,12 +168,12 @@ def _in_flight(request: Detail, words: Formatters) -> Iterator[str]:
         yield f"it was cancelled: this attempt may finish, and its {request.kind} is recorded"
 
 
-def _astray(request: Detail, _words: Formatters) -> Iterator[str]:
+def _unplaced(request: Detail, _words: Formatters) -> Iterator[str]:
     yield f"its status {request.state!r} is unknown: it was written with triggers off, and no worker will take it"
     yield "set its status to pending to run it, or to cancelled"
 
 
-def _standing_in_the_way(request: Detail, words: Formatters) -> Iterator[str]:
+def _blockers(request: Detail, words: Formatters) -> Iterator[str]:
     if request.paused_at:
         by = f" by {request.paused_by}" if request.paused_by else ""
         yield (

@@ -13,24 +13,29 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
-from provisioner.core.pacing import SHARE, Allowance, Budget
+from provisioner.core.pacing import MIN_SHARE, Allowance, Budget
 from provisioner.core.queue_values import QueuePosition
 
 # An untried request due later than this, in seconds, counts as scheduled; earlier ones are about to enter the line.
 SOON: Final = 5.0
 # At first every permit is assumed to end one request. This assumption has the weight of this share of a window.
-PRIOR: Final = 0.05
+PRIOR_WEIGHT: Final = 0.05
 # The limits for how many requests one permit ends. Updates and removals have permits of their own, so slightly more
 # than one is possible. The first window also looks faster than its limit, because its first answer was waited for. With
 # 3.0, forecasts were 10 % too early; with 1.0, 17 % too late beside a second client.
-LEAST: Final = 0.02
+MIN_PERMIT_SHARE: Final = 0.02
 MOST: Final = 1.1
 # Two measurements further apart than this, in seconds, say nothing about the time in between.
-APART: Final = 60.0
+LONGEST_GAP: Final = 60.0
 # Without a rate limiter, the pace is averaged over about this many seconds.
-LATELY: Final = 30.0
+PACE_MEMORY: Final = 30.0
 # The longest forecast, in seconds: three centuries.
-FAR: Final = 1e10
+LONGEST: Final = 1e10
+# Reads and creates per minute of Infisical's plans: the read limit shows the plan, and so the create limit.
+PLANS: Final = ((200, 90, "Free"), (350, 200, "Pro"))
+MINUTE: Final = 60.0
+# Without a limiter: measured on a self-hosted server with 8 creates in flight and 0.3 s per call to OpenRouter.
+SELF_HOSTED_PACE: Final = 20.0
 
 
 class NoForecast(StrEnum):
@@ -87,7 +92,7 @@ class Pace:
         permits = requests / self.share
         if permits <= self.first:
             return self.wait + permits * self.span / self.first if permits else self.wait
-        return min(self.wait + self.span + (permits - self.first) / self.rate, FAR)
+        return min(self.wait + self.span + (permits - self.first) / self.rate, LONGEST)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +113,7 @@ class Measured:
     @property
     def share(self) -> float:
         """How many requests one permit ends."""
-        return min(max(self.got / self.permits, LEAST), MOST) if self.permits else 1.0
+        return min(max(self.got / self.permits, MIN_PERMIT_SHARE), MOST) if self.permits else 1.0
 
     @property
     def pace(self) -> float | None:
@@ -120,15 +125,16 @@ def measure(before: Measured, *, now: float, ended: int, busy: bool, budget: Bud
     """Update the measurement. Only the time between two measurements that both found work says anything about pace."""
     after = replace(before, seen_at=now, ended=ended, busy=busy)
     passed, got = now - before.seen_at, ended - before.ended
-    if not (before.busy and busy and 0 < passed <= APART and got >= 0):
+    if not (before.busy and busy and 0 < passed <= LONGEST_GAP and got >= 0):
         return after
     if not budget.metered:
-        fade = math.exp(-passed / LATELY)
+        fade = math.exp(-passed / PACE_MEMORY)
         return replace(after, seconds=before.seconds * fade + passed, got=before.got * fade + got, permits=0.0)
     # A window that is used up or blocked allows nothing, which says nothing about what a permit achieves.
     spent = budget.blocked_until > now or (budget.end(now) > now and not budget.left)
     fade, allowed = math.exp(-passed / budget.period), 0.0 if spent else rate or 0.0
-    permits, ours = (before.permits, before.got) if before.permits else ((rate or 0.0) * budget.period * PRIOR,) * 2
+    prior = (rate or 0.0) * budget.period * PRIOR_WEIGHT
+    permits, ours = (before.permits, before.got) if before.permits else (prior, prior)
     return replace(
         after,
         seconds=before.seconds * fade + passed,
@@ -142,7 +148,7 @@ def rate_of(budget: Budget, now: float, allowance: Allowance | None) -> float | 
     if budget.metered and budget.permits:
         full = budget.permits / budget.period
         theirs = budget.their_pace if budget.seen_at > now - budget.period else 0.0
-        left = max(full - theirs, full * SHARE)
+        left = max(full - theirs, full * MIN_SHARE)
         return min(left, allowance.rate) if allowance else left
     return allowance.rate if allowance else None
 
@@ -296,3 +302,26 @@ def estimated_places(survey: LineSample, batches: Mapping[str, int]) -> Mapping[
         last = seen.place if complete and seen else max(known, default=survey.length)
         found[batch] = min(round(last), survey.length)
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """Creates per second, and the reason for the estimate."""
+
+    pace: float
+    reason: str
+
+
+def expected_pace(*, metered: bool | None, reads: int | None, period: float) -> Expectation | None:
+    """Estimate the pace of a target from the limit on its reads; None if nothing was read yet."""
+    if metered is None:
+        return None
+    if not metered or not reads:
+        return Expectation(SELF_HOSTED_PACE, "it has no rate limit; the server decides")
+    for allowed, creates, plan in PLANS:
+        if reads == allowed and period == MINUTE:
+            return Expectation(creates / MINUTE, f"{creates} creates a minute, as on Infisical's {plan} plan")
+    # A custom plan: on the known plans, the create limit is about half of the read limit.
+    return Expectation(
+        reads / period / 2, f"about {reads / 2 / period * MINUTE:.0f} creates a minute, half of its reads"
+    )

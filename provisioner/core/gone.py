@@ -17,11 +17,11 @@ from provisioner.core.model import Observation, Proof, Result
 
 MISSING_LISTS: Final = 3  # consecutive lists that lack a project before it is queried individually
 MISSING_FOR: Final = timedelta(minutes=5)  # a replica lags for seconds, an upgrade of a server for minutes
-ASKED: Final = 20  # projects queried per round, at one read each
+QUERIES_PER_ROUND: Final = 20  # projects queried per round, at one read each
 # A person deletes a few projects at a time. More than this number, and more than this share of all, means another
 # Infisical, a restored backup, or an incomplete list.
-FEW: Final = 3
-SHARE: Final = 0.25
+FEW_MISSING: Final = 3
+MISSING_SHARE: Final = 0.25
 _THERE: Final = frozenset({Result.FOUND, Result.NOT_IN_PROJECT, Result.FORBIDDEN, Result.FOREIGN_PROJECT})
 
 
@@ -37,7 +37,7 @@ class Absence:
 
 def too_many(missing: int, known: int) -> bool:
     """Whether too many of the `known` projects are missing for the list to be believed."""
-    return missing > max(FEW, SHARE * known)
+    return missing > max(FEW_MISSING, MISSING_SHARE * known)
 
 
 def to_ask(
@@ -47,7 +47,7 @@ def to_ask(
     if too_many(len(absences), known):
         return ()
     ripe = [each for each in absences if each.looks >= MISSING_LISTS and now - each.since >= lasting]
-    return sorted(ripe, key=lambda each: (each.since, each.project_id))[:ASKED]
+    return sorted(ripe, key=lambda each: (each.since, each.project_id))[:QUERIES_PER_ROUND]
 
 
 def is_gone(seen: Observation) -> bool:

@@ -107,7 +107,7 @@ class TrialPermit:
     quarantined: bool = False
 
 
-def ask(health: KeyHealth, now: datetime, *, confirming: bool) -> tuple[KeyHealth, TrialPermit]:
+def request_trial(health: KeyHealth, now: datetime, *, confirming: bool) -> tuple[KeyHealth, TrialPermit]:
     """Ask to try a key. `confirming`: the request was refused with this key before, and may finish."""
     if health.accepted_lately(now):
         accepted_for = now - health.accepted_at if health.accepted_at is not None else None

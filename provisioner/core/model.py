@@ -100,6 +100,12 @@ class Result(StrEnum):
     CREDENTIAL_AWAY = "credential_away"
 
 
+# Results of calls that certainly left nothing behind, because they were never sent.
+NEVER_SENT: Final = frozenset(
+    {Result.NOT_SENT, Result.CREDENTIAL_UNKNOWN, Result.CREDENTIAL_UNREADABLE, Result.CREDENTIAL_AWAY}
+)
+
+
 class Proof(StrEnum):
     """What the end of a create proves about its connection. If it proves nothing, the create stays in doubt."""
 

@@ -14,14 +14,14 @@ from provisioner.core.alerts import Alert, Kind, advice_for
 from provisioner.core.text import printable, several, without_keys
 
 # A batch that is loaded row by row may briefly have nothing pending, so it counts as finished after this long.
-QUIET: Final = timedelta(seconds=10)
+FINISHED_DELAY: Final = timedelta(seconds=10)
 # While workers are replaced, a target briefly has none, so it counts as unserved only after this long.
-PATIENCE: Final[Mapping[str, timedelta]] = {Kind.UNSERVED: timedelta(seconds=60)}
+ALERT_DELAY: Final[Mapping[str, timedelta]] = {Kind.UNSERVED: timedelta(seconds=60)}
 # Failures that are retried briefly disappear, so a problem counts as recovered only after it is gone for this long.
-CALM: Final = timedelta(seconds=30)
+RECOVERY_DELAY: Final = timedelta(seconds=30)
 FIRST_PAUSE: Final = 10.0  # seconds before a delivery that failed is tried again; doubles each time
 LAST_PAUSE: Final = 3600.0
-KEPT: Final = timedelta(days=3)  # a receiver that is repaired after a weekend still gets them
+GIVE_UP_AFTER: Final = timedelta(days=3)  # a receiver that is repaired after a weekend still gets them
 LONGEST: Final = 200  # characters of a name that somebody else chose
 
 
@@ -107,7 +107,7 @@ def decide(
     before = {(each.kind, each.subject): each for each in known}
     for key, concern in seen.items():
         state = replace(before.get(key) or KnownAlert(kind=key[0], subject=key[1], since=now), gone_at=None)
-        if not state.told and now - state.since >= PATIENCE.get(key[0], timedelta(0)):
+        if not state.told and now - state.since >= ALERT_DELAY.get(key[0], timedelta(0)):
             state = replace(state, told=True)
             notices.append(_attention(concern, state.since))
         kept.append(state)
@@ -115,11 +115,11 @@ def decide(
         if key in seen or not state.told or state.kind not in set(Kind):  # a kind that only another version knows
             continue
         gone_at = state.gone_at or now
-        if now - gone_at >= CALM:
+        if now - gone_at >= RECOVERY_DELAY:
             notices.append(_recovered(state, gone_at))
         else:
             kept.append(replace(state, gone_at=gone_at))
-    quiet = tuple(each for each in finished if last or now - each.ended_at >= QUIET)
+    quiet = tuple(each for each in finished if last or now - each.ended_at >= FINISHED_DELAY)
     notices.extend(map(_finished, quiet))
     told = tuple(notice for notice in notices if notice.event in events)
     return Outcome(notices=told, known=tuple(kept), batches=quiet)
@@ -132,7 +132,7 @@ def pause_after(tries: int) -> float:
 
 def is_given_up(age: timedelta) -> bool:
     """Whether a notice is too old to be tried again."""
-    return age >= KEPT
+    return age >= GIVE_UP_AFTER
 
 
 def trial_notice() -> Notice:

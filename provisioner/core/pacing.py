@@ -18,32 +18,32 @@ from typing import Final
 from provisioner.core.model import RateHeaders
 
 # One lot of permits lasts about this many seconds, so the database is asked only a few times a second at any rate.
-LOT: Final = 0.25
+LOT_SECONDS: Final = 0.25
 # The last permits of a window are used this many seconds before it ends, because a request that arrives later counts in
 # the next window.
-EDGE: Final = 0.25
+WINDOW_MARGIN: Final = 0.25
 # When an operator's limit applies, ask again after this many seconds at most: it may have been lifted.
-OBEYED: Final = 1.0
+ALLOWANCE_POLL: Final = 1.0
 # While nothing is known, one request asks first. If it has no answer after this many seconds, another one may.
-PROBE: Final = 10.0
+PROBE_TIMEOUT: Final = 10.0
 # Seconds between two polls while another worker's first request is in flight.
 PROBE_POLL: Final = 0.05
 # After a refusal that names no limit, assume the smallest of Infisical's plans, in permits per minute.
 SMALLEST_LIMIT: Final = 90
 DEFAULT_PERIOD: Final = 60.0
 # If no answer names the limit, it is searched upwards by this factor after each window without a refusal.
-SEARCH: Final = 1.25
+SEARCH_FACTOR: Final = 1.25
 # Other clients' use is remembered for about this share of a window.
-MEMORY: Final = 0.25
+OTHERS_MEMORY: Final = 0.25
 # Other clients are expected to use this many standard deviations more than they did recently.
-CARE: Final = 1.5
+OTHERS_DEVIATIONS: Final = 1.5
 # This share of what is left is always ours: otherwise two polite clients could wait for each other for ever.
-SHARE: Final = 0.25
+MIN_SHARE: Final = 0.25
 # Calls that can wait leave this share of a window unused, for the calls that finish a create.
-RESERVED: Final = 0.5
+RESERVED_SHARE: Final = 0.5
 # An answer to a request that was sent before this window began is about this window only if its window ends later than
 # this share of a window after the beginning. Otherwise it is a late answer about the previous window.
-LATE: Final = 0.75
+LATE_SHARE: Final = 0.75
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,12 +107,12 @@ class Budget:
 
     def ours(self, now: float) -> float:
         """Permits left for us if other clients continue as recently, or slightly faster."""
-        memory, end = self.period * MEMORY, self.end(now)
+        memory, end = self.period * OTHERS_MEMORY, self.end(now)
         # What they did since the last answer, in this window, is not known yet.
         unseen = now - max(self.seen_at, end - self.period)
         faded = math.exp(-max(0.0, now - self.seen_at - memory) / memory)
         theirs = self.their_pace * faded * (max(0.0, unseen) + end - now)
-        return max(self.left - theirs - CARE * math.sqrt(theirs), self.left * SHARE)
+        return max(self.left - theirs - OTHERS_DEVIATIONS * math.sqrt(theirs), self.left * MIN_SHARE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +150,7 @@ class Allowance:
     @property
     def lot(self) -> int:
         """Permits that are granted at once."""
-        return max(1, int(LOT / self.spacing))
+        return max(1, int(LOT_SECONDS / self.spacing))
 
 
 def fixed(permits: int, period: float) -> Budget:
@@ -177,12 +177,12 @@ def grant(
     # A delay caused by an earlier, slower allowance no longer applies.
     slowed = min(budget.slowed_until, now + allowance.lot * allowance.spacing)
     if slowed > now:
-        return budget, Grant(permits=0, wait=min(slowed - now, OBEYED))
+        return budget, Grant(permits=0, wait=min(slowed - now, ALLOWANCE_POLL))
     budget, granted = _grant_all(budget, min(wanted, allowance.lot), now, spare=spare)
     if not granted.permits:
-        return budget, replace(granted, wait=min(granted.wait, OBEYED))
+        return budget, replace(granted, wait=min(granted.wait, ALLOWANCE_POLL))
     # A caller that comes slightly late loses nothing of the pace.
-    slowed = max(slowed, now - LOT) + granted.permits * allowance.spacing
+    slowed = max(slowed, now - LOT_SECONDS) + granted.permits * allowance.spacing
     return replace(budget, slowed_until=slowed), granted
 
 
@@ -208,9 +208,9 @@ def _grant(budget: Budget, wanted: int, now: float) -> tuple[Budget, Grant]:
         return budget, Grant(permits=0, wait=budget.next_at - now)
     ours, time = budget.ours(now), budget.end(now) - now
     if ours < 1:
-        return budget, Grant(permits=0, wait=min(LOT, time))
-    spacing = max(time - EDGE, 0.0) / ours
-    lot = int(ours) if spacing == 0 else max(1, int(LOT / spacing))
+        return budget, Grant(permits=0, wait=min(LOT_SECONDS, time))
+    spacing = max(time - WINDOW_MARGIN, 0.0) / ours
+    lot = int(ours) if spacing == 0 else max(1, int(LOT_SECONDS / spacing))
     permits = min(wanted, lot, budget.left)
     starts_at = now if budget.starts_at is None else budget.starts_at
     granted = replace(budget, starts_at=starts_at, granted=budget.granted + permits, next_at=now + permits * spacing)
@@ -220,11 +220,11 @@ def _grant(budget: Budget, wanted: int, now: float) -> tuple[Budget, Grant]:
 def _grant_spare(budget: Budget, now: float) -> tuple[Budget, Grant]:
     """Grant a permit that does not delay the next one, unless only the reserved share is left."""
     time = budget.end(now) - now
-    if budget.left <= int((budget.permits or 0) * RESERVED):
+    if budget.left <= int((budget.permits or 0) * RESERVED_SHARE):
         return budget, Grant(permits=0, wait=max(time, PROBE_POLL))
     if budget.next_at > now:
         return budget, Grant(permits=0, wait=budget.next_at - now)
-    spacing = max(time - EDGE, 0.0) / max(budget.ours(now), 1.0)
+    spacing = max(time - WINDOW_MARGIN, 0.0) / max(budget.ours(now), 1.0)
     starts_at = now if budget.starts_at is None else budget.starts_at
     return replace(budget, starts_at=starts_at, granted=budget.granted + 1), Grant(permits=1, wait=spacing)
 
@@ -258,7 +258,7 @@ def learn(budget: Budget, lesson: LimiterReply) -> Budget:
 def _ask_first(budget: Budget, now: float) -> tuple[Budget, Grant]:
     if budget.next_at > now:
         return budget, Grant(permits=0, wait=PROBE_POLL)
-    return replace(budget, granted=1, starts_at=now, next_at=now + PROBE), Grant(permits=1)
+    return replace(budget, granted=1, starts_at=now, next_at=now + PROBE_TIMEOUT), Grant(permits=1)
 
 
 def _roll(budget: Budget, now: float) -> Budget:
@@ -270,7 +270,7 @@ def _roll(budget: Budget, now: float) -> Budget:
         return budget
     permits = budget.permits
     if budget.searching and permits is not None and budget.granted >= permits:
-        permits = math.ceil(permits * SEARCH)
+        permits = math.ceil(permits * SEARCH_FACTOR)
     return replace(_begin_window(budget), permits=permits)
 
 
@@ -301,7 +301,7 @@ def _heed(budget: Budget, rate: RateHeaders, lesson: LimiterReply) -> Budget:
     at, sent_at = lesson.at, lesson.at - lesson.elapsed
     latest, earliest = at + rate.reset, sent_at + rate.reset - 1.0
     before = _was_sent_before(budget, lesson)
-    if before and latest < (budget.starts_at or 0.0) + budget.period * LATE:
+    if before and latest < (budget.starts_at or 0.0) + budget.period * LATE_SHARE:
         return budget
     if budget.ends_at is not None and earliest > budget.ends_at:
         # Another client, or a late request of ours, has already begun the next window.
@@ -338,10 +338,10 @@ def _watch_others(budget: Budget, at: float) -> Budget:
     theirs = max(budget.theirs, budget.used - budget.late - max(budget.granted, budget.answered))
     since = max(budget.seen_at, budget.end(at) - budget.period)
     if at <= since:
-        more = (theirs - budget.theirs) / (budget.period * MEMORY)
+        more = (theirs - budget.theirs) / (budget.period * OTHERS_MEMORY)
         return replace(budget, theirs=theirs, their_pace=budget.their_pace + more)
-    faded = math.exp(-(at - since) / (budget.period * MEMORY))
-    idle = math.exp(-max(0.0, since - budget.seen_at) / (budget.period * MEMORY))
+    faded = math.exp(-(at - since) / (budget.period * OTHERS_MEMORY))
+    idle = math.exp(-max(0.0, since - budget.seen_at) / (budget.period * OTHERS_MEMORY))
     pace = budget.their_pace * idle * faded + (theirs - budget.theirs) / (at - since) * (1 - faded)
     return replace(budget, theirs=theirs, their_pace=pace, seen_at=at)
 

@@ -64,7 +64,7 @@ class Patience:
 
 # Fewer attempts than `max_attempts` where retrying rarely helps. A new grant takes about 10 s to show, a new project
 # may be missing on a replica, and a refused key may be a short incident at OpenRouter.
-PATIENCE: Final = {
+PATIENCE_BY_CODE: Final = {
     ErrorCode.CREDENTIAL_REFUSED: Patience(attempts=3),
     ErrorCode.PERMISSION_DENIED: Patience(attempts=5, seconds=15.0),
     ErrorCode.PROJECT_NOT_FOUND: Patience(attempts=3, seconds=5.0),
@@ -326,7 +326,7 @@ def _again(facts: _Facts, code: ErrorCode, message: str) -> Decision:
     """Retry the row's own trouble until its patience runs out."""
     failures = facts.claim.failures + 1
     streak = streak_after(facts.claim, code)
-    patience = PATIENCE.get(code, Patience(attempts=facts.rules.max_attempts))
+    patience = PATIENCE_BY_CODE.get(code, Patience(attempts=facts.rules.max_attempts))
     tried_for = (facts.context.now - facts.claim.first_tried_at).total_seconds()
     if failures >= facts.rules.max_attempts or (streak >= patience.attempts and tried_for >= patience.seconds):
         return Fail(code=code, message=message)

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Final
 
 from provisioner.core.forecast import LineState as ForecastLine, NoForecast, obstacle
-from provisioner.core.pacing import SHARE
+from provisioner.core.pacing import MIN_SHARE
 from provisioner.core.queue_values import OperatorLimit
 from provisioner.core.text import several
 
@@ -140,7 +140,7 @@ class TargetReport:
         if not (self.metered and self.permits and self.period):
             return most
         rate = self.permits / self.period
-        left = max(rate - self.others, rate * SHARE)
+        left = max(rate - self.others, rate * MIN_SHARE)
         return left if most is None else min(left, most)
 
     @property
@@ -287,7 +287,7 @@ class Leftovers:
 
     `paused`, `unserved` and `outside` (the identity may not create in the project) are by target, `quarantined` by
     credential, `failed` by error code. `scheduled` requests start later, and `unfinished` ones were left because the
-    run was told to stop. `unrecorded` ones have ended, but the database refuses to record how.
+    run was told to stop. `unrecorded` ones have ended, but the database refuses to record how. `removed` ones are gone.
     """
 
     paused: dict[str, int] = field(default_factory=dict)
@@ -296,6 +296,7 @@ class Leftovers:
     unserved: dict[str, int] = field(default_factory=dict)
     failed: dict[str, int] = field(default_factory=dict)
     succeeded: int = 0
+    removed: int = 0
     scheduled: int = 0
     unfinished: int = 0
     unrecorded: int = 0
@@ -306,6 +307,7 @@ class Leftovers:
         return replace(
             self,
             succeeded=max(0, self.succeeded - before.succeeded),
+            removed=max(0, self.removed - before.removed),
             failed={code: count for code, count in failed.items() if count > 0},
         )
 

@@ -233,10 +233,10 @@ def stays(key: str, *, deleted: bool) -> str:
     """Say what to do about the key of a rotation that no longer exists."""
     if deleted:
         return (
-            f'its key stays at OpenRouter, as it was removed without revoke_keys: delete the key named "{key}" there'
-            " once nothing uses it"
+            f'its key stays at OpenRouter, because it was removed without revoke_keys: delete the key named "{key}"'
+            " there once nothing uses it"
         )
-    return f'the rotation was gone already, and its key may be left: delete any key named "{key}" at OpenRouter'
+    return f'the rotation no longer existed, and its key may remain: delete any key named "{key}" at OpenRouter'
 
 
 def described(names: Sequence[str]) -> str:

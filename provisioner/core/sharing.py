@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from provisioner.core.concurrency import (
-    FIRST_PATIENCE,
-    LEAST,
-    SELF_HOSTED,
+    FIRST_STALL,
+    MIN_ROUND,
+    SELF_HOSTED_LIMIT,
     CallReport,
     Concurrency,
     Holder,
@@ -30,10 +30,10 @@ SPREAD: Final = 0.5
 # And over at most this many seconds: calls that take long do not crowd the server.
 LONGEST_SPREAD: Final = 0.5
 # A server that handles more than this in flight has no pool that simultaneous calls could exhaust: nothing is spread.
-UNSPREAD: Final = 32
+SPREAD_LIMIT: Final = 32
 # A worker comes back at once if it has slots to hand over. Otherwise it does after this many seconds, if it has nothing
 # to do, nothing moves, the limit may change, or it waits for a slot.
-REST: Final = 60.0
+IDLE_PAUSE: Final = 60.0
 CALM: Final = 1.0
 LIVELY: Final = 0.25
 WAITING: Final = 0.1
@@ -53,11 +53,11 @@ class Allotment:
     limit: int
     pause: float
     round: int | None = None
-    patience: float = FIRST_PATIENCE
+    patience: float = FIRST_STALL
     stalled: bool = False
     awaited: bool = False
     cliff: int | None = None
-    burst: int = SELF_HOSTED
+    burst: int = SELF_HOSTED_LIMIT
     spacing: float = 0.0
 
 
@@ -89,7 +89,7 @@ def exchange(
     if me.held > max(slots, told.running):
         pause = 0.0
     elif not (told.wanted or told.running or told.calls or me.held > slots or awaited or state.stalled_at is not None):
-        pause = REST
+        pause = IDLE_PAUSE
     elif slots < told.wanted and (short or awaited):
         pause = min(CALM, WAITING * max(1, len(kept) // 4))
     else:
@@ -98,15 +98,17 @@ def exchange(
         slots=slots,
         limit=state.limit,
         pause=pause,
-        round=max(LEAST * slots // state.limit, slots, 1) if widening else None,
+        round=max(MIN_ROUND * slots // state.limit, slots, 1) if widening else None,
         patience=state.patience,
         stalled=state.stalls(now),
         awaited=awaited,
         cliff=state.proven,
         # Over all workers, as many calls begin at once as a server with a pool of ten can handle, or half of the limit.
         # The rest must not arrive in a crowd.
-        burst=max(1, max(SELF_HOSTED, state.limit // 2) * slots // state.limit),
-        spacing=min(SPREAD * (state.usual or 0.0), LONGEST_SPREAD) / max(1, slots) if state.limit <= UNSPREAD else 0.0,
+        burst=max(1, max(SELF_HOSTED_LIMIT, state.limit // 2) * slots // state.limit),
+        spacing=min(SPREAD * (state.usual or 0.0), LONGEST_SPREAD) / max(1, slots)
+        if state.limit <= SPREAD_LIMIT
+        else 0.0,
     )
 
 

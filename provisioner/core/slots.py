@@ -7,7 +7,7 @@ clock that never jumps.
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from provisioner.core.concurrency import FIRST_PATIENCE, SELF_HOSTED, CallReport
+from provisioner.core.concurrency import FIRST_STALL, SELF_HOSTED_LIMIT, CallReport
 from provisioner.core.sharing import Allotment
 
 
@@ -51,10 +51,10 @@ class Slots:
         self._held = 0
         self._asked = 0
         self._round: int | None = None
-        self._patience = FIRST_PATIENCE
+        self._patience = FIRST_STALL
         self._stalled = False
         self._stalled_until = float("-inf")
-        self._burst = SELF_HOSTED
+        self._burst = SELF_HOSTED_LIMIT
         self._spacing = 0.0
         self._next = float("-inf")
 

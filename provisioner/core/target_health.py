@@ -23,14 +23,14 @@ _NEUTRAL: Final = frozenset(
 )
 
 # This many calls in a row without a success open the breaker.
-THRESHOLD: Final = 5
+BREAKER_THRESHOLD: Final = 5
 # Seconds until the first probe, and at most between two probes: work resumes within seconds after an outage.
 FIRST_PAUSE: Final = 0.5
 LONGEST_PAUSE: Final = 5.0
 # Seconds between two probes if only a person can help.
 LASTING_PAUSE: Final = 60.0
 # If others got through within this many seconds, trouble is the row's own.
-RECENT: Final = 10.0
+WORKING_FOR: Final = 10.0
 
 
 class Breaker:
@@ -46,11 +46,11 @@ class Breaker:
     @property
     def is_open(self) -> bool:
         """Whether calls are withheld."""
-        return self._in_a_row >= THRESHOLD
+        return self._in_a_row >= BREAKER_THRESHOLD
 
     def works(self, now: float) -> bool:
         """Whether other requests get through, so that trouble is the row's own."""
-        return not self.is_open and now - self._worked_at < RECENT
+        return not self.is_open and now - self._worked_at < WORKING_FOR
 
     def allowance(self, now: float) -> tuple[int | None, float]:
         """Return how many calls may run at once (None: any number), and the seconds until that may change."""
@@ -69,7 +69,7 @@ class Breaker:
             self._in_a_row, self._pause, self._worked_at, self.reason = 0, FIRST_PAUSE, now, ""
             return was_open
         lasting = result in PERSISTENT
-        self._in_a_row = THRESHOLD if lasting else self._in_a_row + 1
+        self._in_a_row = BREAKER_THRESHOLD if lasting else self._in_a_row + 1
         if self.is_open and (now >= self._probe_at or not was_open):
             self._probe_at = now + (LASTING_PAUSE if lasting else self._pause)
             self._pause = min(LONGEST_PAUSE, self._pause * 2)
@@ -86,13 +86,13 @@ class Blame(Enum):
 
 
 # A key that was accepted within this many seconds has hardly become bad: OpenRouter is suspected first.
-LATELY: Final = 300.0
+TRUSTED_FOR: Final = 300.0
 # Infisical asks OpenRouter four times before it gives up, which takes at least this many seconds longer than a refusal.
-SLOW: Final = 1.4
+SLOW_REFUSAL: Final = 1.4
 # This many different requests must be refused before a key that worked recently, or OpenRouter, is blamed.
-SEVERAL: Final = 3
+MIN_REFUSED_REQUESTS: Final = 3
 # This many slow refusals in a row are enough.
-FEW_SLOW: Final = 2
+MIN_SLOW_REFUSALS: Final = 2
 
 
 @dataclass(slots=True)
@@ -140,16 +140,16 @@ class Upstream:
         """Note that a key was refused for a request after `elapsed` seconds; returns who is at fault."""
         series = self._refused.setdefault(key, _Series(since=now))
         series.requests.add(request)
-        slow = elapsed - self._usual >= SLOW
+        slow = elapsed - self._usual >= SLOW_REFUSAL
         series.slow += slow
-        lately = now - self._accepted.get(key, float("-inf")) < LATELY
+        lately = now - self._accepted.get(key, float("-inf")) < TRUSTED_FOR
         if self.is_open:
             return self._probed(key, suspect=lately or slow, reason=reason, now=now)
         if self._others_accepted(key, series.since):
-            return Blame.NOBODY_YET if lately and len(series.requests) < SEVERAL else Blame.KEY
+            return Blame.NOBODY_YET if lately and len(series.requests) < MIN_REFUSED_REQUESTS else Blame.KEY
         if not lately and not slow:
             return Blame.KEY
-        if series.slow >= FEW_SLOW or (lately and self._refused_together() >= SEVERAL):
+        if series.slow >= MIN_SLOW_REFUSALS or (lately and self._refused_together() >= MIN_REFUSED_REQUESTS):
             self.is_open, self.reason, self._probe_at = True, reason, now + self._pause
             return Blame.UPSTREAM
         return Blame.NOBODY_YET
@@ -175,7 +175,7 @@ class Upstream:
     def _probed(self, key: str, *, suspect: bool, reason: str, now: float) -> Blame:
         self.reason = reason
         if suspect or any(
-            name != key and now - self._accepted.get(name, now - LATELY) < LATELY for name in self._refused
+            name != key and now - self._accepted.get(name, now - TRUSTED_FOR) < TRUSTED_FOR for name in self._refused
         ):
             return Blame.UPSTREAM
         # No key was accepted for minutes, and this one is refused at once: OpenRouter is available.

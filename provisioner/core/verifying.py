@@ -8,7 +8,7 @@ from typing import Final
 from provisioner.core.comparison import NO_FINGERPRINTS, AnyRecorded, Difference, Project, differences
 
 # A lagging replica may lack a connection that exists; after this long it would have it.
-AGAIN: Final = timedelta(seconds=60)
+RECHECK_AFTER: Final = timedelta(seconds=60)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,5 +57,5 @@ def judge(
     if Difference.GONE not in found:
         return Verdict(id=recorded.id, drift=", ".join(sorted(each.value for each in found)) or None)
     missed_at = missed_at or now
-    gone = Difference.GONE.value if now - missed_at >= AGAIN else None
+    gone = Difference.GONE.value if now - missed_at >= RECHECK_AFTER else None
     return Verdict(id=recorded.id, drift=gone, missed_at=missed_at)

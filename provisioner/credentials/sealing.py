@@ -121,7 +121,7 @@ def is_private(mode: int, *, owner: int, reader: int) -> bool:
 
 def _require_private(path: Path, found: os.stat_result) -> None:
     if not is_private(found.st_mode, owner=found.st_uid, reader=os.geteuid()):
-        raise KeyFileUnusable(f"others may read the sealing keys in {path}; run `chmod 600 {path}`")
+        raise KeyFileUnusable(f"other users can read the sealing keys in {path}; run `chmod 600 {path}`")
 
 
 def _wiped(day: str) -> str:

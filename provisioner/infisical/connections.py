@@ -20,7 +20,7 @@ from provisioner.core.rotations import Rotation
 from provisioner.core.secret import Secret
 from provisioner.infisical.answers import is_unexplained, read_answer, read_list
 from provisioner.infisical.identity import Identity, Token
-from provisioner.infisical.parts import Asked, Reply
+from provisioner.infisical.parts import Expected, Reply
 from provisioner.infisical.projects import read_project, read_projects
 from provisioner.infisical.refusals import is_used_up, key_refused
 from provisioner.infisical.rotation_answers import read_rotations
@@ -37,7 +37,7 @@ _NO_ANSWER: Final = frozenset({Result.NOT_SENT, Result.UNKNOWN})
 class Call(NamedTuple):
     """One request, what its answer has to match, and the function that interprets it."""
 
-    asked: Asked
+    asked: Expected
     method: str
     url: URL
     body: bytes | None = None
@@ -81,7 +81,7 @@ class InfisicalConnections:
             body = create_body(request, key, marker=self._marker)
         except TypeError:
             return _UNWRITABLE
-        asked = Asked(Action.CREATE, request.project_id, request.name, None, key.reveal())
+        asked = Expected(Action.CREATE, request.project_id, request.name, None, key.reveal())
         call = Call(asked, "POST", self._routes.connections, body)
         return (await self._authorised(call))[0]
 
@@ -91,7 +91,7 @@ class InfisicalConnections:
 
     async def get(self, connection_id: str) -> Observation:
         """Find a connection by its id: `FOUND`, `ABSENT`, or what prevented the answer."""
-        call = Call(Asked(Action.CONFIRM, connection_id=connection_id), "GET", self._routes.by_id(connection_id))
+        call = Call(Expected(Action.CONFIRM, connection_id=connection_id), "GET", self._routes.by_id(connection_id))
         return (await self._patiently(call))[0]
 
     async def list(self, project_id: str | None) -> Found:
@@ -100,19 +100,19 @@ class InfisicalConnections:
         The observation is `FOUND`, or what prevented it.
         """
         url = self._routes.listing(project_id)
-        return await self._patiently(Call(Asked(Action.LOOK_UP, project_id), "GET", url, listing=read_list))
+        return await self._patiently(Call(Expected(Action.LOOK_UP, project_id), "GET", url, listing=read_list))
 
     async def projects(self, kind: str | None = None) -> tuple[Observation, tuple[SeenProject, ...]]:
         """Return all projects of a type, or of any, that the machine identity is a member of, in one read.
 
         The list has no pages. The observation is `FOUND`, or what prevented it.
         """
-        call = Call(Asked(Action.LOOK_UP), "GET", self._routes.projects(kind), listing=read_projects)
+        call = Call(Expected(Action.LOOK_UP), "GET", self._routes.projects(kind), listing=read_projects)
         return await self._patiently(call)
 
     async def project(self, project_id: str) -> Observation:
         """Look up one project: `FOUND`, `PROJECT_MISSING` if it does not exist, or what prevented the answer."""
-        asked = Asked(Action.LOOK_UP, project_id.lower())
+        asked = Expected(Action.LOOK_UP, project_id.lower())
         call = Call(asked, "GET", self._routes.project(project_id.lower()), read=read_project)
         return (await self._patiently(call))[0]
 
@@ -122,7 +122,7 @@ class InfisicalConnections:
             body = replace_body(request, key)
         except TypeError:
             return _UNWRITABLE
-        asked = Asked(Action.REPLACE, request.project_id, request.name, connection.id, key.reveal())
+        asked = Expected(Action.REPLACE, request.project_id, request.name, connection.id, key.reveal())
         call = Call(asked, "PATCH", self._routes.by_id(connection.id), body)
         return (await self._authorised(call))[0]
 
@@ -132,13 +132,13 @@ class InfisicalConnections:
             body = update_body(request, key, marker=self._marker)
         except TypeError:
             return _UNWRITABLE
-        asked = Asked(Action.UPDATE, request.project_id, request.name, connection.id, key.reveal() if key else "")
+        asked = Expected(Action.UPDATE, request.project_id, request.name, connection.id, key.reveal() if key else "")
         call = Call(asked, "PATCH", self._routes.by_id(connection.id), body)
         return (await self._authorised(call))[0]
 
     async def remove(self, connection: Connection) -> Observation:
         """Delete a connection. If rotations use it, the observation names them, because Infisical itself does not."""
-        asked = Asked(Action.REMOVE, connection.project_id, connection_id=connection.id)
+        asked = Expected(Action.REMOVE, connection.project_id, connection_id=connection.id)
         call = Call(asked, "DELETE", self._routes.by_id(connection.id))
         seen = (await self._authorised(call))[0]
         if seen.result is not Result.IN_USE or connection.project_id is None:
@@ -151,10 +151,10 @@ class InfisicalConnections:
     async def _rotations(self, project_id: str) -> tuple[Observation, tuple[Rotation, ...]]:
         """Return all secret rotations of a project."""
         url = self._routes.rotations.with_query({"projectId": project_id})
-        return await self._patiently(Call(Asked(Action.LOOK_UP, project_id), "GET", url, listing=read_rotations))
+        return await self._patiently(Call(Expected(Action.LOOK_UP, project_id), "GET", url, listing=read_rotations))
 
     def _by_name(self, name: str, project_id: str) -> Call:
-        return Call(Asked(Action.LOOK_UP, project_id, name), "GET", self._routes.by_name(name, project_id))
+        return Call(Expected(Action.LOOK_UP, project_id, name), "GET", self._routes.by_name(name, project_id))
 
     async def _patiently(self, call: Call) -> _Read:
         """Read, and retry if no answer came back."""

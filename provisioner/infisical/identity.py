@@ -36,7 +36,7 @@ from provisioner.infisical.transport import AnswerLost, NotSent, Transport
 from provisioner.infisical.wire import Routes
 
 LONGEST_PAUSE: Final = 60.0  # seconds between logins that are refused, or whose tokens are refused at once
-FORGOTTEN: Final = 600.0  # seconds after which a token is assumed to have unlimited uses again
+USES_FORGOTTEN_AFTER: Final = 600.0  # seconds after which a token is assumed to have unlimited uses again
 
 log = structlog.stdlib.get_logger()
 
@@ -79,7 +79,7 @@ class Patience:
 
 
 @dataclass(frozen=True, slots=True)
-class _Hold:
+class _LoginPause:
     """No login until this time, unless the refused secret has been replaced."""
 
     error: type[IdentityRefused | LoginUnavailable]
@@ -110,7 +110,7 @@ class Identity:
         self._monotonic = monotonic
         self._lock = asyncio.Lock()
         self._token: Token | None = None
-        self._hold: _Hold | None = None
+        self._hold: _LoginPause | None = None
         self._elsewhere = elsewhere(routes.revoke.host or "")
         self._stillborn = 0
         self._refusals = 0
@@ -154,7 +154,7 @@ class Identity:
             message = (
                 f"Infisical refuses the access token from the settings: replace it with a valid one{self._elsewhere}"
             )
-            self._hold = _Hold(IdentityRefused, message, now + self._next_pause(), token.secret)
+            self._hold = _LoginPause(IdentityRefused, message, now + self._next_pause(), token.secret)
             self._log.error("login_refused", reason=message)
             return used_up
         # A token that is used up has worked, even if the answers to its calls are still outstanding.
@@ -164,7 +164,7 @@ class Identity:
             # Logging in does not help, and at the pace of the calls it would be a storm.
             pause = min(LONGEST_PAUSE, 2.0 ** min(self._stillborn - 2, 10))
             message = "Infisical refuses access tokens that it has just issued"
-            self._hold = _Hold(LoginUnavailable, message, now + pause)
+            self._hold = _LoginPause(LoginUnavailable, message, now + pause)
         return used_up
 
     async def revoke(self) -> None:
@@ -195,7 +195,7 @@ class Identity:
 
     def _take(self, token: Token, now: float) -> bool:
         """Count a use of the token, unless it is used up according to earlier tokens."""
-        if now - self._uses_told > FORGOTTEN:
+        if now - self._uses_told > USES_FORGOTTEN_AFTER:
             self._most_uses = math.inf
         if token.uses >= self._most_uses:
             return False
@@ -245,7 +245,7 @@ class Identity:
     def _held(
         self, error: type[IdentityRefused | LoginUnavailable], message: str, pause: float, secret: Secret | None = None
     ) -> IdentityRefused | LoginUnavailable:
-        self._hold = _Hold(error, message, self._monotonic() + pause, secret)
+        self._hold = _LoginPause(error, message, self._monotonic() + pause, secret)
         if error is IdentityRefused:
             self._log.error("login_refused", reason=message)
         else:

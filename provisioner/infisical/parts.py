@@ -26,7 +26,7 @@ SHORTEST_PAUSE: Final = 1.0
 # One window of the limiter, in seconds: the pause when the answer names none.
 USUAL_PAUSE: Final = 60.0
 # A secret shorter than this occurs in ordinary words, so it is masked only as a separate word.
-TELLTALE: Final = 8
+MIN_SECRET: Final = 8
 # A truncated quotation shows the beginning of a secret. Nothing else contains this many of its first characters: keys
 # of one kind share a prefix (`sk-or-v1-`), and ids, which may share a run of digits with a key, do not have that
 # prefix.
@@ -37,7 +37,7 @@ LONG_RUN: Final = 37
 _rewritten: Final = re.compile(r"[^0-9A-Za-z._~-]+").split
 LONGEST_KIND: Final = 60  # characters of a content type
 # Longer foreign text is not examined at all: messages are sentences, unlike a proxy's error page.
-GLANCE: Final = 4 * ERROR_MESSAGE_LENGTH
+LONGEST_EXAMINED: Final = 4 * ERROR_MESSAGE_LENGTH
 # An earlier year cannot be a connection's creation time, and would break arithmetic later.
 EARLIEST: Final = 2000
 LATEST: Final = 9000
@@ -54,7 +54,7 @@ class Unreadable(ValueError):
     """An answer lacks something that is needed; the message says what."""
 
 
-class Asked(NamedTuple):
+class Expected(NamedTuple):
     """What was asked for, which the answer has to match. `key` is the API key that was sent.
 
     `folder` is the environment and the path of a rotation.
@@ -75,7 +75,7 @@ class Reply(NamedTuple):
     duration in seconds.
     """
 
-    asked: Asked
+    asked: Expected
     status: int
     headers: Mapping[str, str]
     body: bytes
@@ -285,7 +285,7 @@ def clean(text: str, *, secret: str = "") -> str:
     such as the id by which people find their project.
     """
     # Control characters, bidirectional marks and lone surrogates are not printable.
-    line = " ".join("".join(letter if letter.isprintable() else " " for letter in text[:GLANCE]).split())
+    line = " ".join("".join(letter if letter.isprintable() else " " for letter in text[:LONGEST_EXAMINED]).split())
     return shorten(_without(line, secret.strip()) if secret else line)
 
 
@@ -302,12 +302,12 @@ def shorten(text: str) -> str:
 def _without(text: str, secret: str) -> str:
     if not secret:
         return text
-    if len(secret) < TELLTALE:
+    if len(secret) < MIN_SECRET:
         return re.sub(rf"(?<![0-9A-Za-z]){re.escape(secret)}(?![0-9A-Za-z])", MASK, text)
     kept: list[str] = []
     at = 0
     masked = False
-    parts = [part for part in _rewritten(secret) if len(part) >= TELLTALE]
+    parts = [part for part in _rewritten(secret) if len(part) >= MIN_SECRET]
     while at < len(text):
         if run := _quoted(text, at, secret) or max(
             (len(part) for part in parts if text.startswith(part, at)), default=0

@@ -288,7 +288,8 @@ def forbidden(envelope: Envelope, project_id: str | None) -> str:
 
 def project_missing(envelope: Envelope, project_id: str | None) -> str:
     """Say that the project does not exist for this organization."""
-    return quoting(f"there is no project {project_id}: check project_id and the target", envelope.message)
+    project = f"project {project_id}" if project_id else "such project"
+    return quoting(f"there is no {project}: check project_id and the target", envelope.message)
 
 
 def key_refused(message: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any, Final, TypeVar
 from provisioner.core.model import Action, Observation, Proof, Result
 from provisioner.core.rotations import Rotation
 from provisioner.infisical.answers import listed, not_understood
-from provisioner.infisical.parts import Asked, Reply, Unreadable, clean, is_uuid, moment_of, read_json, text_of
+from provisioner.infisical.parts import Expected, Reply, Unreadable, clean, is_uuid, moment_of, read_json, text_of
 from provisioner.infisical.refusals import read_refusal
 
 # Refusals before OpenRouter is asked for a key begin like this: they are about the row, and no key was made.
@@ -50,7 +50,7 @@ def _about(reply: Reply, rotation: Rotation) -> Observation:
     return reply.shows(_SHOWS[asked.action], connection=rotation, proof=proof)
 
 
-def _is_asked_for(asked: Asked, rotation: Rotation) -> bool:
+def _is_asked_for(asked: Expected, rotation: Rotation) -> bool:
     """Whether a rotation is the one of the id, or of the project, folder and name, that was asked for."""
     if asked.connection_id is not None:
         return _lowered(rotation.id) == _lowered(asked.connection_id)
@@ -79,7 +79,7 @@ def _rotations(data: Any) -> tuple[Rotation, ...]:
     return tuple(map(_rotation, found))
 
 
-def _refined(asked: Asked, seen: Observation) -> Observation:
+def _refined(asked: Expected, seen: Observation) -> Observation:
     """Refine a refusal for rotations; an answer that is not Infisical's own stays unchanged."""
     if asked.action is Action.CREATE and seen.proof is not Proof.REFUSED:
         return seen

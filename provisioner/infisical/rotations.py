@@ -12,7 +12,7 @@ from provisioner.core.model import Action, Connection, Observation, Proof, Reque
 from provisioner.core.rotations import AUTOMATIC, SPENDING, Rotation, RotationRequest
 from provisioner.core.secret import Secret
 from provisioner.infisical.connections import Call, Found, InfisicalConnections
-from provisioner.infisical.parts import Asked
+from provisioner.infisical.parts import Expected
 from provisioner.infisical.rotation_answers import read_rotation
 
 
@@ -25,7 +25,7 @@ class InfisicalRotations(InfisicalConnections):
         if not request.connection_id:
             message = "its connection is not recorded any more"
             return Observation(result=Result.CONNECTION_MISSING, proof=Proof.UNSENT, message=message)
-        asked = Asked(Action.CREATE, request.project_id, request.name, folder=request.folder)
+        asked = Expected(Action.CREATE, request.project_id, request.name, folder=request.folder)
         body = create_body(request, marker=self._marker)
         return (await self._authorised(Call(asked, "POST", self._routes.rotations, body, read=read_rotation)))[0]
 
@@ -33,19 +33,19 @@ class InfisicalRotations(InfisicalConnections):
         """Find the rotation with the request's name in its folder."""
         assert isinstance(request, RotationRequest)  # noqa: S101 - only rotations are in this line
         url = self._routes.rotation_by_name(request.name, request.project_id, request.environment, request.secret_path)
-        asked = Asked(Action.LOOK_UP, request.project_id, request.name, folder=request.folder)
+        asked = Expected(Action.LOOK_UP, request.project_id, request.name, folder=request.folder)
         return (await self._patiently(Call(asked, "GET", url, read=read_rotation)))[0]
 
     async def get(self, connection_id: str) -> Observation:
         """Find a rotation by its id: `FOUND`, `ABSENT`, or what prevented the answer."""
-        asked = Asked(Action.LOOK_UP, connection_id=connection_id)
+        asked = Expected(Action.LOOK_UP, connection_id=connection_id)
         url = self._routes.rotations / connection_id
         return (await self._patiently(Call(asked, "GET", url, read=read_rotation)))[0]
 
     async def update(self, request: Request, connection: Connection, key: Secret | None) -> Observation:  # noqa: ARG002 - as above
         """Send what was edited of a request, and nothing else."""
         assert isinstance(request, RotationRequest)  # noqa: S101 - only rotations are in this line
-        asked = Asked(Action.UPDATE, request.project_id, request.name, connection.id)
+        asked = Expected(Action.UPDATE, request.project_id, request.name, connection.id)
         body = update_body(request, marker=self._marker)
         return (
             await self._authorised(
@@ -64,7 +64,7 @@ class InfisicalRotations(InfisicalConnections):
         if isinstance(connection, Rotation):
             chosen = {"deleteSecrets": connection.with_secrets, "revokeGeneratedCredentials": connection.revoke_keys}
             url = url.with_query({name: "true" for name, wanted in chosen.items() if wanted})
-        asked = Asked(Action.REMOVE, connection.project_id, connection_id=connection.id)
+        asked = Expected(Action.REMOVE, connection.project_id, connection_id=connection.id)
         return (await self._authorised(Call(asked, "DELETE", url, read=read_rotation)))[0]
 
 

@@ -26,7 +26,7 @@ from provisioner.core.model import Action, Observation, Result
 from provisioner.core.ports import Permits
 from provisioner.core.secret import Secret, SecretLocation
 from provisioner.infisical.identity import Identity
-from provisioner.infisical.parts import Asked, Reply, Unreadable, read_envelope, read_json, read_rate
+from provisioner.infisical.parts import Expected, Reply, Unreadable, read_envelope, read_json, read_rate
 from provisioner.infisical.refusals import is_used_up, quoting, read_refusal
 from provisioner.infisical.transport import Answer, AnswerLost, NotSent, Transport
 from provisioner.infisical.wire import Routes
@@ -35,7 +35,7 @@ PATIENCE: Final = (
     10.0  # seconds for one read with its permits and logins: requests with other credentials wait behind it
 )
 
-_ASKED: Final = Asked(Action.LOOK_UP, None, "", None, "")
+_ASKED: Final = Expected(Action.LOOK_UP, None, "", None, "")
 # What a person has to fix, in the order in which to check it.
 _LASTING: Final = {
     Result.ABSENT: "there is no such secret: check project, environment, path and secret",
@@ -112,7 +112,7 @@ class InfisicalSecrets:
             try:
                 granted = await self._permits.acquire(1)
             except (DatabaseUnavailable, DatabaseUnusable) as error:
-                raise CredentialUnavailable("the read budget is not known just now", retry_after=1.0) from error
+                raise CredentialUnavailable("the read budget is not known yet", retry_after=1.0) from error
             if granted.permits:
                 return
             if granted.wait > self._patience / 4:

@@ -21,7 +21,7 @@ from yarl import URL
 from provisioner import __version__
 from provisioner.core.errors import ProvisionerError
 from provisioner.core.secret import MASK, Secret
-from provisioner.infisical.parts import TELLTALE, clean
+from provisioner.infisical.parts import MIN_SECRET, clean
 
 LONGEST_ANSWER: Final = 2**20  # bytes; a list of thousands of connections needs more, see `send`
 # Seconds to keep an idle connection. Common load balancers close it after 60 s and the server after 72 s, so it is
@@ -172,7 +172,7 @@ def _sent_secrets(authorization: str, proxy: str | None) -> tuple[bytes, ...]:
     url = URL(proxy or "")
     if url.password:
         secrets += [url.password.encode(), b64encode(f"{url.user or ''}:{url.password}".encode())]
-    return tuple(secret for secret in secrets if len(secret) >= TELLTALE)
+    return tuple(secret for secret in secrets if len(secret) >= MIN_SECRET)
 
 
 def _unreadable(error: aiohttp.ClientResponseError) -> str:

@@ -12,7 +12,7 @@ from provisioner.core.notices import Delivery
 from provisioner.core.secret import Secret
 from provisioner.notify.bodies import body_of, headers_of
 
-Held = Secret | Callable[[], Secret]  # a secret, or a function that reads it
+SecretSource = Secret | Callable[[], Secret]  # a secret, or a function that reads it
 
 TIME: Final = 10.0  # seconds that a receiver may take
 
@@ -21,11 +21,11 @@ TIME: Final = 10.0  # seconds that a receiver may take
 class ReceiverOptions:
     """Where and how to send notices. Secrets in files are read before each call, because they may have changed."""
 
-    url: Held
+    url: SecretSource
     form: str
-    signing_key: Held | None = None
+    signing_key: SecretSource | None = None
     ca_file: str | None = None
-    proxy: Held | None = None
+    proxy: SecretSource | None = None
     timeout: float = field(default=TIME)
 
 
@@ -72,5 +72,5 @@ class HttpReceiver:
             return f"the receiver answered {answer.status}, {kind}"
 
 
-def _read(held: Held) -> Secret:
+def _read(held: SecretSource) -> Secret:
     return held if isinstance(held, Secret) else held()

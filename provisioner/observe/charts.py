@@ -1,4 +1,4 @@
-"""What happened lately, as bars: numbers in, places in a drawing out. Pure."""
+"""Recent activity, as bars: numbers in, places in a drawing out. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from provisioner.core.model import (
+    NEVER_SENT,
     Action,
     Cancel,
     ErrorCode,
@@ -29,9 +30,6 @@ BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2
 LOGINS: Final = ("granted", "refused", "limited", "trouble")
 NOTICES: Final = ("sent", "failed", "given_up")
 
-_UNSENT: Final = frozenset(
-    {Result.NOT_SENT, Result.CREDENTIAL_UNKNOWN, Result.CREDENTIAL_UNREADABLE, Result.CREDENTIAL_AWAY}
-)
 
 Labels = tuple[str, ...]
 
@@ -88,7 +86,7 @@ class Meter:
         """Count a call to Infisical."""
         what = observation.result
         self.calls[target, action, what, observation.status] += 1
-        if what not in _UNSENT:
+        if what not in NEVER_SENT:
             self.call_seconds[target, action].add(observation.elapsed)
 
     def claimed(self, target: str, requests: int, took: float) -> None:

@@ -13,11 +13,9 @@ from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer, set_span_i
 
 from provisioner import __version__
 from provisioner.core.model import (
-    Action,
     AttemptRecord,
     Cancel,
     Fail,
-    Observation,
     Remove,
     Result,
     Retry,
@@ -26,6 +24,7 @@ from provisioner.core.model import (
 )
 from provisioner.core.ports import Clock
 from provisioner.core.queue_values import Report
+from provisioner.core.unobserved import Unobserved
 
 _OUTCOMES: Final = {Succeed: "succeeded", Fail: "failed", Retry: "put_back", Cancel: "cancelled", Remove: "removed"}
 # Steps on an ordinary way, and no errors.
@@ -36,7 +35,7 @@ _ORDINARY: Final = frozenset(
 Attributes = Mapping[str, str | int | bool]
 
 
-class Traces:
+class Traces(Unobserved):
     """Tells OpenTelemetry of every claim that was settled: `core.ports.Observer`.
 
     A trace is one claim: `connection_request` from the claim to its record, and in it `claim` until something was
@@ -47,15 +46,6 @@ class Traces:
     def __init__(self, tracer: Tracer, *, clock: Clock) -> None:
         self._tracer = tracer
         self._clock = clock
-
-    def called(self, target: str, action: Action, observation: Observation) -> None:
-        """Hear nothing: the settlement tells of its calls."""
-
-    def claimed(self, target: str, requests: int, took: float) -> None:
-        """Hear nothing: the settlement tells when it was claimed."""
-
-    def logged_in(self, target: str, outcome: str) -> None:
-        """Hear nothing: logins belong to no request."""
 
     def settled(self, settlements: Sequence[Settlement], report: Report, took: float) -> None:
         """Make the spans of a batch that was recorded."""

@@ -70,7 +70,7 @@ class Sources:
     read_gauges: Callable[[], Awaitable[Gauges]]
     read_history: Callable[[], Awaitable[History]]
     find: Callable[[Query], Awaitable[Found]]
-    tell: Callable[[int], Awaitable[RequestHistory | None]]
+    read_request: Callable[[int], Awaitable[RequestHistory | None]]
 
 
 class PortUnusable(ProvisionerError):
@@ -90,7 +90,7 @@ class StatusPort:
         clicks = Gate(monotonic=monotonic, every=BETWEEN_CLICKS)
         self._history = CachedQuery(sources.read_history, clicks, timeout=GAUGES_TIME, fresh=HISTORY_FRESH)
         self._found = KeyedCachedQuery(sources.find, clicks, timeout=SEARCH_TIME)
-        self._told = KeyedCachedQuery(sources.tell, clicks, timeout=SEARCH_TIME)
+        self._one_request = KeyedCachedQuery(sources.read_request, clicks, timeout=SEARCH_TIME)
         self._closing = asyncio.Event()
         self._streams = 0
         self.local = True
@@ -185,7 +185,7 @@ class StatusPort:
         number = parse_id(request.match_info["id"])
         if number is None:
             raise web.HTTPNotFound(text="a request is named by a number\n")
-        read = await self._told.read(number)
+        read = await self._one_request.read(number)
         view = RequestView(request=number, story=None if read.trouble else read.seen, trouble=read.trouble)
         status = 503 if read.trouble else 200 if read.seen else 404
         return web.Response(status=status, text=render_story(view), content_type="text/html")

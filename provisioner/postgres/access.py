@@ -90,7 +90,7 @@ _READING: Final[Sequence[Right]] = (
     _table(_REQUESTS, "SELECT", columns=SEEN),
     *(_table(name, "SELECT") for name in ("request_status", "batch_progress", "request_counts", "target_progress")),
     _table("forecasts", "SELECT"),
-    *(_table(name, "SELECT") for name in ("listed_requests", "listed_rotations")),
+    *(_table(name, "SELECT") for name in ("listed_requests", "listed_rotations", "places")),
     *(
         _table(name, "SELECT")
         for name in ("ready", "waiting", "in_flight", "attempt_state", "fair_cursors", "attempts")
@@ -180,6 +180,7 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
                 "wipe_boxes(provisioner.failed_boxes[])",
                 "fail_unknown_targets(text,integer,text,text)",
                 "disown_requests(bigint[],text,text)",
+                "finish(bigint[],text,text,text)",
             ),
         ),
         _function("sealing_key()"),

@@ -199,7 +199,7 @@ def _passwords(hosts: list[Host], merged: Mapping[str, str], database: str, user
         if not stat.S_ISREG(found.st_mode):
             return {}, f"the password file {file} is not a plain file" if named else ""
         if found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-            return {}, f"the password file {file} is ignored because others may read it: chmod 0600"
+            return {}, f"the password file {file} is ignored because other users can read it: run chmod 0600"
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
         return {}, f"the password file {file} cannot be read: {_reason(error)}" if named else ""

@@ -22,7 +22,7 @@ from provisioner.core.secret import Secret
 from provisioner.core.sqlstates import Blame, blame
 from provisioner.postgres.address import URL, Address, address_of
 from provisioner.postgres.moments import read_moments
-from provisioner.postgres.session import BESIDES, FIRST, Facts, look, put_right
+from provisioner.postgres.session import BESIDES, FIRST, Facts, put_right, read_facts
 
 if TYPE_CHECKING:
     Session = asyncpg.Connection[asyncpg.Record]
@@ -81,7 +81,7 @@ class Connector:
     async def _open_usable(self, options: dict[str, Any]) -> "Session":
         connection = await self._open(options)
         try:
-            facts = await look(connection)
+            facts = await read_facts(connection)
             await self._adapt(connection, facts)
             safe = not self._named or not facts.pooled or await translates_names(connection)
         except BaseException:

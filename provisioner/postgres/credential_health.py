@@ -43,7 +43,7 @@ class SharedCredentialHealth:
 
         def change(health: KeyHealth, now: datetime) -> KeyHealth:
             nonlocal permit
-            health, permit = key_health.ask(health, now, confirming=confirming)
+            health, permit = key_health.request_trial(health, now, confirming=confirming)
             return health
 
         await self._change(credential, fingerprint, change)

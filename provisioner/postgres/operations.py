@@ -33,7 +33,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Hold:
+class PauseState:
     """When and by whom a target was paused, now or before `resume`; `changed` is false if nothing had to be done."""
 
     changed: bool
@@ -87,19 +87,19 @@ async def deleted(database: Database, ids: Sequence[int]) -> int:
     return len(await database.fetch(statements(_SQL)["keys_deleted"], list(ids)))
 
 
-async def pause(database: Database, target: str) -> Hold:
+async def pause(database: Database, target: str) -> PauseState:
     """Pause a target: no more claims; what is in flight finishes. Harmless if it is paused already."""
     row = await database.fetchrow(statements(_SQL)["pause"], target)
     if row is not None:
-        return Hold(changed=True, paused_at=row["paused_at"], paused_by=row["paused_by"])
+        return PauseState(changed=True, paused_at=row["paused_at"], paused_by=row["paused_by"])
     held = await database.fetchrow(statements(_SQL)["held"], target)
-    return Hold(changed=False, **dict(held or {}))
+    return PauseState(changed=False, **dict(held or {}))
 
 
-async def resume(database: Database, target: str) -> Hold:
+async def resume(database: Database, target: str) -> PauseState:
     """Resume a target. Harmless if it is not paused."""
     row = await database.fetchrow(statements(_SQL)["resume"], target)
-    return Hold(changed=row is not None, **dict(row or {}))
+    return PauseState(changed=row is not None, **dict(row or {}))
 
 
 async def set_limit(

@@ -33,7 +33,7 @@ _LOCK_TIME: Final = "SET LOCAL lock_timeout = '2s'"  # it is retried later, and 
 
 
 @contextmanager
-def told_apart(connection: "Session") -> Iterator[None]:
+def refusals_translated(connection: "Session") -> Iterator[None]:
     """Turn the server's refusal of an outcome into `OutcomeRefused` or `OutcomeDelayed`; outages stay as they are."""
     try:
         yield
@@ -62,12 +62,12 @@ def reason_of(error: asyncpg.PostgresError) -> str:
     return f"{said[:ERROR_MESSAGE_LENGTH]} ({error.sqlstate})"
 
 
-def as_kept(calls: Sequence[Call]) -> str:
+def dump_calls(calls: Sequence[Call]) -> str:
     """Serialise calls for the table: JSON that marks points in time."""
     return json.dumps(calls, default=lambda value: {"at": value.isoformat()})
 
 
-def from_kept(kept: str) -> list[Call]:
+def load_calls(kept: str) -> list[Call]:
     """Restore calls from the table."""
     return [(kind, name, columns) for kind, name, columns in json.loads(kept, object_hook=_context)]
 
@@ -80,8 +80,8 @@ async def set_aside(connection: "Session", worker: "WorkerId", settlement: Settl
     """Store an outcome that could not be recorded, owned by no worker; whether the claim was still this worker's."""
     claim, outcome = settlement.claim, settlement.outcome
     made = outcome.connection.id if isinstance(outcome, Succeed) else None
-    kept = as_kept(list(calls_for([settlement])))
-    with told_apart(connection):
+    kept = dump_calls(list(calls_for([settlement])))
+    with refusals_translated(connection):
         async with connection.transaction():
             await connection.execute(_LOCK_TIME)
             sql = statements("settle")["set_aside"]
@@ -93,13 +93,13 @@ async def record_set_aside(connection: "Session", request: int, fence: int, kept
     """Try to record an outcome that was set aside; returns the reason of a failure."""
     sql = statements("settle")
     try:
-        with told_apart(connection):
+        with refusals_translated(connection):
             async with connection.transaction():
-                await carry_out(connection, NOBODY, from_kept(kept))
+                await carry_out(connection, NOBODY, load_calls(kept))
                 await connection.execute(sql["record_aside"], request, fence)
                 return None
     except (OutcomeRefused, OutcomeDelayed) as error:
         reason = str(error)
-    with told_apart(connection):
+    with refusals_translated(connection):
         await connection.execute(sql["explain_aside"], request, fence, reason)
     return reason

@@ -28,7 +28,7 @@ from provisioner.core.queue_values import (
 )
 from provisioner.postgres.forecasts import renew_forecasts
 from provisioner.postgres.kinds import Kind, kind_of, kind_of_line
-from provisioner.postgres.outcomes import record_set_aside, set_aside, told_apart
+from provisioner.postgres.outcomes import record_set_aside, refusals_translated, set_aside
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
 from provisioner.postgres.settling import write_settlements
@@ -156,7 +156,7 @@ class PostgresQueue:
     async def settle(self, worker: WorkerId, settlements: Sequence[Settlement]) -> Report:
         """Record how claims ended, in one transaction; each only if the worker still has it under that fence."""
         async with self._database.writing() as connection:
-            with told_apart(connection):
+            with refusals_translated(connection):
                 settled = await write_settlements(connection, worker, settlements)
         ids = frozenset(settlement.claim.request.id for settlement in settlements)
         return Report(settled=settled, fenced=ids - settled)

@@ -20,7 +20,7 @@ Place = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class ExistingRequest:
     """An existing request: its status, and the connection that it made."""
 
     status: str
@@ -56,13 +56,13 @@ async def recorded_by_project(
 
 async def asked_for(
     database: Database, target: str, wanted: Sequence[tuple[str, str]]
-) -> Mapping[tuple[str, str], Asked]:
+) -> Mapping[tuple[str, str], ExistingRequest]:
     """Return which of these connections, each a project and a name, have a request at the target already."""
     rows = await database.fetch(
         statements(_SQL)["asked_for"], target, [project for project, _ in wanted], [name for _, name in wanted]
     )
     return {
-        (row["project_id"], row["name"]): Asked(status=row["status"], connection_id=row["connection_id"])
+        (row["project_id"], row["name"]): ExistingRequest(status=row["status"], connection_id=row["connection_id"])
         for row in rows
     }
 

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from provisioner.core.concurrency import MEMORY
+from provisioner.core.concurrency import CLIFF_MEMORY
 from provisioner.core.queue_values import OperatorLimit
 from provisioner.core.reports import (
     BudgetReport,
@@ -120,7 +120,7 @@ async def read_gauges(database: Database) -> Gauges:
             drifted={row["target"]: row["requests"] for row in await connection.fetch(sql["drifted"], None)},
             leaving={row["target"]: row["rotations"] for row in await connection.fetch(sql["left_behind"], None)},
             concurrency=tuple(
-                ConcurrencyReport(**dict(row)) for row in await connection.fetch(sql["concurrency"], MEMORY)
+                ConcurrencyReport(**dict(row)) for row in await connection.fetch(sql["concurrency"], CLIFF_MEMORY)
             ),
             ends={row["target"]: row["seconds"] for row in await connection.fetch(sql["ends"])},
             limits={target: OperatorLimit(*limit) for target, *limit in await connection.fetch(sql["limits"])},
@@ -138,6 +138,7 @@ async def read_leftovers(database: Database, targets: Collection[str]) -> Leftov
         outside=found.get("outside", {}),
         failed=found.get("failed", {}),
         succeeded=sum(found.get("succeeded", {}).values()),
+        removed=sum(found.get("removed", {}).values()),
         scheduled=sum(found.get("scheduled", {}).values()),
         unfinished=sum(found.get("unfinished", {}).values()),
         unrecorded=sum(found.get("unrecorded", {}).values()),
@@ -160,7 +161,7 @@ def seconds_left(targets: Iterable[TargetReport], workers: Workers) -> float | N
 
 
 async def _targets(connection: "PoolConnectionProxy[asyncpg.Record]", batch: str | None) -> tuple[TargetReport, ...]:
-    rows = await connection.fetch(statements(_SQL)["targets"], batch, MEMORY)
+    rows = await connection.fetch(statements(_SQL)["targets"], batch, CLIFF_MEMORY)
     return tuple(TargetReport(**dict(row)) for row in rows)
 
 

@@ -51,17 +51,11 @@ async def unrecorded(database: Database) -> Unrecorded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Astray:
-    """How many rotations cannot go on; the oldest of them, and the connection it waits for, if any."""
+    """How many rotations wait for a connection that nobody has requested; the oldest of them, and that connection."""
 
     rotations: int = 0
     example_id: int | None = None
     connection: str | None = None
-
-
-async def unplaced(database: Database) -> Astray:
-    """Return pending rotations without a place in line, among the newest `MOST`. Raises as `read_rows` does."""
-    row = await database.fetchrow(statements("rows")["unplaced"], MOST)
-    return Astray(**dict(row)) if row else Astray()
 
 
 async def unasked(database: Database) -> Astray:

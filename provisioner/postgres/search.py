@@ -133,7 +133,7 @@ def _range(before: int | None, after: int | None, *, oldest_first: bool) -> Rang
     )
 
 
-async def tell(database: Database, request: int) -> RequestHistory | None:
+async def read_request(database: Database, request: int) -> RequestHistory | None:
     """Return the history of one request; None if the id is unknown. Raises as `find` does."""
     detail = await read_detail(database, request)
     if detail is None:

@@ -61,9 +61,9 @@ class Facts:
     wanting: Mapping[str, str]
 
 
-async def look(connection: "Session") -> Facts:
+async def read_facts(connection: "Session") -> Facts:
     """Read a new session's properties, with an unnamed statement, because names may not be safe."""
-    statement = await connection.prepare(statements("session")["look"], name="")
+    statement = await connection.prepare(statements("session")["facts"], name="")
     row = await statement.fetchrow(list(_NEEDS))
     if row is None:  # it has no FROM
         raise AssertionError

@@ -6,7 +6,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
 from provisioner.core.comparison import AnyRecorded
-from provisioner.core.verifying import AGAIN, Round, Verdict
+from provisioner.core.verifying import RECHECK_AFTER, Round, Verdict
 from provisioner.postgres.kinds import CONNECTIONS, Kind
 from provisioner.postgres.pool import Database
 
@@ -47,11 +47,11 @@ class DriftLedger:
 
     async def missed(self, target: str) -> Mapping[str, Sequence[AnyRecorded]]:
         """Return what was missed long enough ago to be checked again, by project."""
-        return self._by_project(await self._database.fetch(self._sql["missed"], target, AGAIN, PAGE))
+        return self._by_project(await self._database.fetch(self._sql["missed"], target, RECHECK_AFTER, PAGE))
 
     async def next_missed(self, target: str) -> datetime | None:
         """Return when something that was missed may be checked again; None if nothing is missed."""
-        row = await self._database.fetchrow(self._sql["next_missed"], target, AGAIN)
+        row = await self._database.fetchrow(self._sql["next_missed"], target, RECHECK_AFTER)
         return row["at"] if row else None
 
     async def since(self, recorded: Sequence[AnyRecorded]) -> Mapping[int, datetime]:

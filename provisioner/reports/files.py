@@ -18,7 +18,7 @@ class NotWritable(ProvisionerError):
 
 
 @contextmanager
-def telling(name: object) -> Iterator[None]:
+def write_errors(name: object) -> Iterator[None]:
     """Turn errors of this file into `NotWritable`, where other errors could be mistaken for them."""
     try:
         yield
@@ -31,7 +31,7 @@ def opened(output: Path | None) -> Iterator[TextIO]:
     """Open the file, or standard output for None. Raises `NotWritable`, and `BrokenPipeError` if its reader stops."""
     try:
         if output is not None:
-            with telling(output), _replacing(output) as stream:
+            with write_errors(output), _replacing(output) as stream:
                 yield stream
             return
         if isinstance(sys.stdout, io.TextIOWrapper):

@@ -41,7 +41,9 @@ CONFIG_SIZE: Final = 1 << 20  # bytes; a longer file is not a file of settings b
 SECRET_SIZE: Final = 1 << 16  # bytes; a longer file is not a secret but a mistake
 DEEPEST_KEY: Final = 20  # names joined by dots; the time that tomllib takes grows with their square
 
-_DEEPER_KEY: Final = re.compile(rf"""(?<![\w"'-])(?:[\w"'-]+[ \t]*\.[ \t]*){{{DEEPEST_KEY}}}""")
+_DEEPER_KEY: Final = re.compile(  # anywhere but in a line of comment
+    rf"""^(?![ \t]*\#)[^\n]*?(?<![\w"'-])(?:[\w"'-]+[ \t]*\.[ \t]*){{{DEEPEST_KEY}}}""", re.MULTILINE
+)
 _ALIASES: Final[dict[str, Setting]] = {
     "PROVISIONER_DATABASE_URL": ("database", "url"),
     "PROVISIONER_DATABASE_URL_FILE": ("database", "url_file"),

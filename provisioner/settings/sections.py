@@ -109,7 +109,7 @@ class Target(Section):
     read_limit: Limit = Field(default="auto", description="rate limit for reads, written like `write_limit`")
     login_limit: Limit = Field(default="auto", description="rate limit for logins, written like `write_limit`")
     shared_budget: bool = Field(
-        False, description="count replacements and deletions towards `write_limit` as well, as Infisical documents it"
+        False, description="count replacements and deletions toward `write_limit` as well, as Infisical documents it"
     )
     max_in_flight: InFlight = Field(
         default="auto",

@@ -52,9 +52,9 @@ from provisioner.worker.target import Target
 
 log = structlog.stdlib.get_logger()
 
-PATIENCE: Final = 12.0  # seconds: slightly longer than another worker may take to find out the read limit
-SHORT_PATIENCE: Final = 2.0  # seconds; short, because a create could use the slot meanwhile
-COMPARE: Final = 0.1  # seconds between two creates that are compared with the clock: each tells the same
+PERMIT_PATIENCE: Final = 12.0  # seconds: slightly longer than another worker may take to find out the read limit
+SHORT_PERMIT_PATIENCE: Final = 2.0  # seconds; short, because a create could use the slot meanwhile
+CLOCK_SAMPLE_INTERVAL: Final = 0.1  # seconds between two creates that are compared with the clock: each tells the same
 _LOOKING: Final = frozenset({Action.LOOK_UP, Action.IDENTIFY, Action.INSPECT, Action.CONFIRM})
 _DELETING: Final = frozenset({Action.REMOVE, Action.DELETE})
 _WITH_KEY: Final = frozenset({Action.CREATE, Action.REPLACE})
@@ -80,7 +80,7 @@ class Creator:
             return await self._carry(claim)
         except Exception as error:  # the request must not be lost, and the others must go on
             log.exception("creator_failed", request=claim.request.id)
-            message = f"an error of the provisioner's own: {type(error).__name__}"
+            message = f"an internal error of the provisioner: {type(error).__name__}"
             claim = with_doubt(claim, possible_create(claim, self._clock.now()))
             outcome = decide(
                 claim,
@@ -274,7 +274,7 @@ class Creator:
         Putting a request back costs another claim, and another create if one was `created`, so the call waits a little
         instead.
         """
-        patience = PATIENCE if created else SHORT_PATIENCE
+        patience = PERMIT_PATIENCE if created else SHORT_PERMIT_PATIENCE
         if action in _BROUGHT_TO_ITS_END:  # work on a connection is finished once begun
             patience = float("inf")
         elif self._target.shared_budget and action not in _LOOKING:
@@ -302,7 +302,7 @@ class Creator:
         target.observer.called(target.name, action, observation)
         if observation.skew is not None:
             target.clock.headers.note(dated(observation.skew, observation.elapsed))
-        if create and observation.result is Result.CREATED and now - self._compared_at >= COMPARE:
+        if create and observation.result is Result.CREATED and now - self._compared_at >= CLOCK_SAMPLE_INTERVAL:
             self._compared_at = now
             self._compare(observation)
         if was_sent(observation):

@@ -26,17 +26,17 @@ log = structlog.stdlib.get_logger()
 # Requests for this many seconds are claimed ahead, so that no creator waits for the next claim's transaction. There are
 # never more than the number being worked on: several times as many cost a worker 10 % more CPU when measured, because
 # it then does less of the same work in a row, and a crash leaves more in doubt.
-AHEAD: Final = 0.05
+CLAIM_AHEAD: Final = 0.05
 # This share of the requests claimed ahead must be used up before the next claim, so that claims are few and large.
 REFILL: Final = 0.85
 # The pace is measured over this many seconds: briefly, because nothing is claimed ahead until it is known.
-SPELL: Final = 0.02
+PACE_SPAN: Final = 0.02
 # Without a lease nothing is claimed; the lease is checked again after this many seconds.
-UNLEASED: Final = 0.1
+LEASE_POLL: Final = 0.1
 # What other workers found out about API keys is read this often, in seconds.
-WATCH: Final = 1.0
+SHARE_INTERVAL: Final = 1.0
 # What is known about Infisical's clock is stored in the database this often, in seconds, if it has changed.
-TELL_CLOCK: Final = 15.0
+SAVE_CLOCK_INTERVAL: Final = 15.0
 
 
 class Feeder:
@@ -184,7 +184,7 @@ class Feeder:
             await self._wait(None)
             return
         if not self._lease_state.leased:
-            await self._wait(UNLEASED)
+            await self._wait(LEASE_POLL)
             return
         allowed, pause = self.target.allowance(self._clock.monotonic())
         if allowed is not None:
@@ -280,7 +280,7 @@ class Feeder:
                     await self.target.projects.refresh(troubled=self._troubled)
             except DatabaseUnavailable as error:
                 self._database_retry.lost(error)
-            await asyncio.sleep(jittered(WATCH))
+            await asyncio.sleep(jittered(SHARE_INTERVAL))
 
     async def _report_incident(self) -> None:
         """Report why creates are withheld. Report once when they no longer are, or if another worker left a report."""
@@ -295,7 +295,7 @@ class Feeder:
         if told is not None and made.bounds is None:
             made.note(told)
         while True:
-            await asyncio.sleep(jittered(TELL_CLOCK))
+            await asyncio.sleep(jittered(SAVE_CLOCK_INTERVAL))
             if made.bounds is not None and made.bounds != told:
                 try:
                     await store.save(made.bounds)
@@ -306,7 +306,7 @@ class Feeder:
     def _room(self) -> int:
         """The number of requests to claim now; 0 while enough of the last claim are left."""
         limit = self._limit
-        ahead = min(limit, round(self._measure() * AHEAD))
+        ahead = min(limit, round(self._measure() * CLAIM_AHEAD))
         most = limit + ahead
         self._low = most - max(1, round(ahead * REFILL))
         return most - self.in_hand if self.in_hand <= self._low else 0
@@ -315,7 +315,7 @@ class Feeder:
         """Return the recent number of requests per second."""
         now = self._clock.monotonic()
         elapsed = now - self._paced_at
-        if elapsed >= SPELL:
+        if elapsed >= PACE_SPAN:
             pace = self._finished / elapsed
             self._pace = (self._pace + pace) / 2 if self._pace else pace
             self._finished, self._paced_at = 0, now

@@ -8,9 +8,9 @@ from provisioner.core.ports import Clock, KeyChecker, KeyVerdicts
 from provisioner.core.secret import Secret
 
 # After OpenRouter could not answer, it is not asked again for this many seconds.
-SILENCE: Final = 300.0
+NO_ANSWER_PAUSE: Final = 300.0
 # An invalid key is checked again after this many seconds, if a probe is due.
-STALE: Final = 20.0
+INVALID_RECHECK: Final = 20.0
 
 
 class KeyChecks:
@@ -30,7 +30,7 @@ class KeyChecks:
             if fingerprint in self._good:
                 return KeyKind.MANAGEMENT
             known, age = await self._verdicts.load(fingerprint)
-            if known is KeyKind.UNKNOWN or (known is not KeyKind.MANAGEMENT and age > STALE):
+            if known is KeyKind.UNKNOWN or (known is not KeyKind.MANAGEMENT and age > INVALID_RECHECK):
                 known = await self._ask(key, fingerprint) or known
             if known is KeyKind.MANAGEMENT:
                 self._good.add(fingerprint)
@@ -41,7 +41,7 @@ class KeyChecks:
             return None
         verdict = await self._asker.ask(key)
         if verdict is KeyKind.UNKNOWN:
-            self._silent_until = self._clock.monotonic() + SILENCE
+            self._silent_until = self._clock.monotonic() + NO_ANSWER_PAUSE
             return None
         await self._verdicts.save(fingerprint, verdict)
         return verdict

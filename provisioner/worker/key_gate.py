@@ -33,15 +33,15 @@ TROUBLE: Final = "OpenRouter is in trouble"
 # Results that Infisical only returns after OpenRouter has accepted the key.
 ACCEPTED: Final = frozenset({Result.CREATED, Result.UPDATED, Result.WRONG_SCOPE, Result.NAME_TAKEN})
 # Seconds to wait for other requests that try the same key: here, and then once more in the queue.
-SOON: Final = 0.3
+TRIAL_WAIT: Final = 0.3
 # Seconds until a request comes back while OpenRouter is in trouble.
-LATER: Final = 1.0
+OUTAGE_RETRY: Final = 1.0
 # Seconds between two reports to the other workers that a key works.
-RETELL: Final = 60.0
+REPORT_INTERVAL: Final = 60.0
 # For this many seconds after a release, workers that do not know of it may still withhold requests.
-SETTLING: Final = 10.0
+RELEASE_GRACE: Final = 10.0
 # Seconds between two rounds of forgetting unused keys.
-FORGETTING: Final = 60.0
+FORGET_INTERVAL: Final = 60.0
 # Sealed keys that one worker remembers; each may belong to a single request.
 MOST_SEALED: Final = 1000
 
@@ -109,7 +109,7 @@ class KeyGate:
         self._by_credential: dict[str, _Key] = {}  # by the word in the row: two words may mean one key
         self._trying: dict[int, _Key] = {}
         self._released: dict[str, float] = {}
-        self._forget_at = clock.monotonic() + FORGETTING
+        self._forget_at = clock.monotonic() + FORGET_INTERVAL
 
     @property
     def trouble(self) -> str | None:
@@ -128,10 +128,12 @@ class KeyGate:
             if key is not None and not key.good:
                 await self._ask(claim, key)
         except DatabaseUnavailable as error:
-            raise Postponed(Retry(delay=LATER, message="whether the API key works is not known just now")) from error
+            raise Postponed(
+                Retry(delay=OUTAGE_RETRY, message="it is not known yet whether the API key works")
+            ) from error
         if not self.upstream.may_send(self._clock.monotonic()):
             await self._undecided(claim)
-            raise Postponed(Retry(delay=LATER, message=f"{TROUBLE}: {self.upstream.reason}"))
+            raise Postponed(Retry(delay=OUTAGE_RETRY, message=f"{TROUBLE}: {self.upstream.reason}"))
 
     def accepts(self, claim: Claim, observation: Observation) -> bool:
         """Note a create's result in the usual case: the key was known to work, and still does."""
@@ -188,7 +190,7 @@ class KeyGate:
             if not name.startswith(SEALED):
                 await self._compare(name, {print_ for credential, print_ in quarantined if credential == name}, now)
         if (concerned or self._keys) and now >= self._forget_at:
-            self._forget_at = now + FORGETTING
+            self._forget_at = now + FORGET_INTERVAL
             await self._health.forget()
         self.refreshed.set()
 
@@ -203,7 +205,7 @@ class KeyGate:
             return
         if await self._health.replaced(name, key.fingerprint):
             log.info("credential_released", target=self._target, credential=name, reason="the key is another one")
-        self._released.setdefault(name, now + SETTLING)
+        self._released.setdefault(name, now + RELEASE_GRACE)
 
     async def _key(self, request: Request, secret: Secret) -> _Key | None:
         """Return what is known about a request's key; None for a sealed key with nothing against it."""
@@ -250,12 +252,14 @@ class KeyGate:
         if permit.quarantined or permit.accepted_for is not None:
             key.learn(good=not permit.quarantined, quarantined=permit.quarantined)
         with suppress(TimeoutError):
-            async with asyncio.timeout(SOON):
+            async with asyncio.timeout(TRIAL_WAIT):
                 await key.known.wait()
         if key.quarantined:
             raise Postponed(waiting_for_key(key.name))
         if not key.good:
-            raise Postponed(Retry(delay=SOON, message=f"others are trying the API key of credential {key.name} first"))
+            raise Postponed(
+                Retry(delay=TRIAL_WAIT, message=f"others are trying the API key of credential {key.name} first")
+            )
 
     async def _prove(self, key: _Key) -> None:
         """Spend no create on a key that OpenRouter itself calls invalid. Raises `Postponed`."""
@@ -282,10 +286,10 @@ class KeyGate:
         key.told_at = now
         if await self._health.accepted(*key.id):
             log.info("credential_released", target=self._target, credential=key.name, reason="the key is accepted")
-            self._released[key.name] = now + SETTLING
+            self._released[key.name] = now + RELEASE_GRACE
 
     def _told_long_ago(self, key: _Key, now: float) -> bool:
-        return now - key.told_at > RETELL and self.upstream.accepted_since(key.name, key.told_at)
+        return now - key.told_at > REPORT_INTERVAL and self.upstream.accepted_since(key.name, key.told_at)
 
     async def _replaced(self, claim: Claim, sent: Secret) -> Retry | None:
         """Return a retry if another key has replaced the refused one meanwhile: then nobody is to blame."""
@@ -296,7 +300,7 @@ class KeyGate:
         except _CLOSED as error:
             message = str(error)
         await self._undecided(claim)
-        return Retry(delay=SOON, message=message)
+        return Retry(delay=TRIAL_WAIT, message=message)
 
     async def _refused(self, claim: Claim, observation: Observation, sent: Secret) -> Retry | None:
         key = self._trying.get(claim.request.id) or await self._suspect(claim.request, sent)
@@ -307,7 +311,7 @@ class KeyGate:
             if blame is Blame.UPSTREAM and not was_open:
                 log.warning("breaker_opened", target=self._target, reason=f"{TROUBLE}: {observation.message}")
             await self._undecided(claim)
-            return Retry(delay=LATER, message=observation.message)
+            return Retry(delay=OUTAGE_RETRY, message=observation.message)
         self._trying.pop(claim.request.id, None)
         if key.good:
             key.learn(good=False, quarantined=False)

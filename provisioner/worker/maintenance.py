@@ -19,33 +19,33 @@ log = structlog.stdlib.get_logger()
 T = TypeVar("T")
 
 # Due requests are put in line in lots of this size.
-LOT: Final = 1000
+PROMOTE_LOT: Final = 1000
 # A poll from the front of a queue passes every served entry that an old transaction keeps vacuum from removing. It may
 # take at most this share of the time.
-SHARE: Final = 0.05
+POLL_SHARE: Final = 0.05
 # Seconds to wait after a rescue, because the lost worker's connection may still be committed.
 RESCUE_PAUSE: Final = 1.0
 # Requests for unknown targets are looked for this often, in seconds.
-STRANGERS: Final = 30.0
-STRANGERS_SOON: Final = 2.0  # after a notification of one
-LOG_TURN: Final = 3600.0
-LOG_AGAIN: Final = 60.0  # partitions exist for two days ahead
+UNKNOWN_TARGETS_INTERVAL: Final = 30.0
+UNKNOWN_TARGETS_SOON: Final = 2.0  # after a notification of one
+LOG_INTERVAL: Final = 3600.0
+LOG_RETRY: Final = 60.0  # partitions exist for two days ahead
 # After a failure, wait this many seconds at first, and at most.
 FIRST_PAUSE: Final = 5.0
 LAST_PAUSE: Final = 300.0
 # Sealed keys of failed requests are looked for this often, in seconds, and wiped in lots: each is a write to a wide
 # row.
-WIPING: Final = 60.0
+WIPE_INTERVAL: Final = 60.0
 WIPED_AT_ONCE: Final = 200
 # Changes are folded into the counts of requests this often, in seconds, at most this many at once.
-FOLDING: Final = 10.0
-FOLDING_IDLE: Final = 60.0  # when there is nothing to do here
+FOLD_INTERVAL: Final = 10.0
+FOLD_INTERVAL_IDLE: Final = 60.0  # when there is nothing to do here
 FOLDED_AT_ONCE: Final = 10_000
 # No claim's answer takes this many seconds: older claims in flight that we do not know of were never sent.
-FORGOTTEN: Final = 30.0
+LOST_CLAIM_AGE: Final = 30.0
 # A worker that was idle for this many seconds, and receives notifications, polls this many times less often.
-CALM: Final = 15.0
-UNHURRIED: Final = 2.0
+IDLE_AFTER: Final = 15.0
+IDLE_POLL_FACTOR: Final = 2.0
 
 
 class Maintenance:
@@ -138,7 +138,7 @@ class Maintenance:
             await self._sleep(snapshot)
 
     async def _round(self) -> QueueSnapshot:
-        if self._is_due("log", LOG_TURN):  # first, because everything that is logged needs a partition
+        if self._is_due("log", LOG_INTERVAL):  # first, because everything that is logged needs a partition
             await self._apart("log", self._turn_log)
         if self._is_due("renew", self._lease / 3):
             await self._renew()
@@ -147,16 +147,16 @@ class Maintenance:
             await self._promote()
         if snapshot.lapsed or self._is_due("rescue", self._lease):
             await self._rescue()
-        if not self.idle(2 * FORGOTTEN) and self._is_due("forgotten", FORGOTTEN):
+        if not self.idle(2 * LOST_CLAIM_AGE) and self._is_due("forgotten", LOST_CLAIM_AGE):
             await self._apart("forgotten", self._release_forgotten)
-        if self._is_due("strangers", STRANGERS):
-            self._stranger_at = self._clock.monotonic() + STRANGERS_SOON
+        if self._is_due("strangers", UNKNOWN_TARGETS_INTERVAL):
+            self._stranger_at = self._clock.monotonic() + UNKNOWN_TARGETS_SOON
             await self._apart("strangers", self._fail_unknown_targets)
-        if self._is_due("wipe", WIPING):
+        if self._is_due("wipe", WIPE_INTERVAL):
             await self._apart("wipe", self._wipe)
         if self._lease_state.held or snapshot.heads:
             self.busy_at = self._clock.monotonic()
-        if self._is_due("fold", FOLDING_IDLE if self.idle(CALM) else FOLDING):
+        if self._is_due("fold", FOLD_INTERVAL_IDLE if self.idle(IDLE_AFTER) else FOLD_INTERVAL):
             await self._apart("fold", self._fold)
         return snapshot
 
@@ -179,11 +179,11 @@ class Maintenance:
 
     async def _turn_log(self) -> None:
         if not await self._ask(self._queue.turn_log(keep=self._keep_log)):
-            self._due["log"] = self._clock.monotonic() + LOG_AGAIN
-            log.info("attempt_log_not_turned", reason="another session has locked it", again_in=LOG_AGAIN)
+            self._due["log"] = self._clock.monotonic() + LOG_RETRY
+            log.info("attempt_log_not_turned", reason="another session has locked it", again_in=LOG_RETRY)
 
     async def _fail_unknown_targets(self) -> None:
-        for request in await self._ask(self._queue.fail_unknown_targets(LOT)):
+        for request in await self._ask(self._queue.fail_unknown_targets(PROMOTE_LOT)):
             log.warning("request_failed", request=request, code="target_unknown")
 
     async def _fold(self) -> None:
@@ -217,7 +217,7 @@ class Maintenance:
         snapshot = await self._ask(self._queue.poll(marks=marks, served=served))
         took = self._clock.monotonic() - now
         if from_front:
-            self._front_at = now + took / SHARE
+            self._front_at = now + took / POLL_SHARE
         self._told.update(served)
         self._clock.set_by(snapshot.now, took=took)
         self.late = snapshot.late
@@ -235,7 +235,7 @@ class Maintenance:
         return snapshot
 
     async def _promote(self) -> None:
-        heads = await self._ask(self._queue.promote(LOT))
+        heads = await self._ask(self._queue.promote(PROMOTE_LOT))
         # A due request that cannot be taken is locked by somebody, perhaps for hours.
         self._blocked = not heads
         for name, place in heads.items():
@@ -261,7 +261,9 @@ class Maintenance:
         """Give back what a claim took whose answer was lost and which was committed after we had checked."""
         worker, known = self._lease_state.worker, tuple(self._lease_state.held)
         for name in self._feeders:
-            if lost := await self._ask(self._queue.release_lost(worker, target=name, known=known, older=FORGOTTEN)):
+            if lost := await self._ask(
+                self._queue.release_lost(worker, target=name, known=known, older=LOST_CLAIM_AGE)
+            ):
                 log.warning("claims_forgotten", target=name, requests=lost)
 
     def _is_due(self, what: str, every: float) -> bool:
@@ -284,8 +286,8 @@ class Maintenance:
     async def _sleep(self, snapshot: QueueSnapshot | None) -> None:
         """Sleep until the next poll, or until the next request is due."""
         pause, blocked, self._blocked = self._poll, self._blocked, False
-        if self.notified and self.idle(CALM):
-            pause *= UNHURRIED
+        if self.notified and self.idle(IDLE_AFTER):
+            pause *= IDLE_POLL_FACTOR
         if snapshot is not None and snapshot.next_due is not None and not blocked:
             pause = min(pause, max((snapshot.next_due - snapshot.now).total_seconds(), 0.0))
         self._stir.clear()

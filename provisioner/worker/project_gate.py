@@ -41,14 +41,14 @@ OUTSIDE: Final = (
 # Seconds that creates wait at most for a list that is being read.
 PATIENCE: Final = 5.0
 # Seconds between two reads of other workers' findings while nothing is quarantined; otherwise every round reads them.
-CALM: Final = 5.0
+IDLE_INTERVAL: Final = 5.0
 # Seconds until another worker's read of the list has been stored, and how often to wait for it.
-SOON: Final = 0.3
+LIST_WAIT: Final = 0.3
 OFTEN: Final = 4
 # Seconds until a claim that was told to wait has certainly been put back.
-SETTLING: Final = 15.0
+RELEASE_GRACE: Final = 15.0
 # Seconds between two rounds of forgetting projects for which nothing waits.
-FORGETTING: Final = 60.0
+FORGET_INTERVAL: Final = 60.0
 MOST_ACCEPTED: Final = 10_000  # projects with accepted creates that one worker remembers
 MOST_PROBES: Final = 64  # probes that are sent together once the previous ones passed
 
@@ -108,7 +108,7 @@ class ProjectGate:
         try:
             await self._check(project)
         except DatabaseUnavailable as error:
-            message = "whether the machine identity is in the project is not known just now"
+            message = "it is not known yet whether the machine identity is in the project"
             raise Postponed(database_silent(message)) from error
 
     def _is_known(self, project: str) -> bool:
@@ -155,8 +155,7 @@ class ProjectGate:
             return None
         one = refused(self._quarantined.get(project), cause, observation.message, self._clock.now())
         try:
-            if project in self._accepted:
-                self._accepted.discard(project)
+            self._accepted.discard(project)
             self._width = 1
             await self._keep({project: one})
             if cause is Cause.NOT_IN_PROJECT:
@@ -177,7 +176,7 @@ class ProjectGate:
         quiet = not self._quarantined and not self._released and self.refreshed.is_set()
         if quiet and (not troubled or now < self._look_at):
             return
-        self._look_at = now + CALM
+        self._look_at = now + IDLE_INTERVAL
         await self._look()
         if self._released or not self.refreshed.is_set():
             await self._health.release_stragglers(self._released if self.refreshed.is_set() else None)
@@ -188,7 +187,7 @@ class ProjectGate:
         if any(one.cause is Cause.NO_PERMISSION for one in self._quarantined.values()):
             await self._probe(all_of_them=eager)
         if self._quarantined and now >= self._forget_at:
-            self._forget_at = now + FORGETTING
+            self._forget_at = now + FORGET_INTERVAL
             await self._health.forget()
         self.refreshed.set()
 
@@ -198,7 +197,7 @@ class ProjectGate:
 
     def _note_released(self, projects: Collection[str]) -> None:
         """Remember released projects: a claim that was told to wait may be put back after the release."""
-        until = self._clock.monotonic() + SETTLING
+        until = self._clock.monotonic() + RELEASE_GRACE
         self._released.update(dict.fromkeys(projects, until))
 
     async def _keep(self, projects: Mapping[str, QuarantinedProject]) -> None:
@@ -248,7 +247,7 @@ class ProjectGate:
         """Wait briefly until the worker that reads the list has stored its contents."""
         known = len(self._quarantined)
         for _ in range(OFTEN):
-            await asyncio.sleep(SOON)
+            await asyncio.sleep(LIST_WAIT)
             await self._look()
             if len(self._quarantined) > known:
                 break

@@ -1,6 +1,7 @@
 """Read from Infisical within the budget that all workers share."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 from provisioner.core.model import Observation
@@ -10,12 +11,18 @@ from provisioner.core.ports import Permits
 BREATH: Final = 0.05  # seconds; the shortest wait for a permit
 
 
-async def take_permit(reads: Permits, *, spare: bool = False, breath: float = BREATH) -> Grant:
-    """Wait for the permit to make one call, a `spare` one if others must not wait. Raises `DatabaseUnavailable`."""
+async def take_permit(
+    reads: Permits, *, spare: bool = False, breath: float = BREATH, waits: Callable[[float], object] = lambda _: None
+) -> Grant:
+    """Wait for the permit to make one call, a `spare` one if others must not wait. Raises `DatabaseUnavailable`.
+
+    `waits` is called before each pause with its seconds.
+    """
     while True:
         granted = await reads.acquire(1, spare=spare)
         if granted.permits:
             return granted
+        waits(granted.wait)
         await asyncio.sleep(max(granted.wait, breath))
 
 

@@ -1,14 +1,8 @@
 """Make the attempt log's records of calls. Pure."""
 
 from datetime import datetime
-from typing import Final
 
-from provisioner.core.model import Action, AttemptRecord, Claim, Observation, Proof, Result
-
-# Results of calls that certainly left nothing behind, because they were never sent.
-_UNSENT: Final = frozenset(
-    {Result.NOT_SENT, Result.CREDENTIAL_UNKNOWN, Result.CREDENTIAL_UNREADABLE, Result.CREDENTIAL_AWAY}
-)
+from provisioner.core.model import NEVER_SENT, Action, AttemptRecord, Claim, Observation, Proof, Result
 
 
 def lost_attempt(claim: Claim, now: datetime, message: str) -> AttemptRecord:
@@ -27,7 +21,7 @@ def lost_attempt(claim: Claim, now: datetime, message: str) -> AttemptRecord:
 def was_sent(observation: Observation) -> bool:
     """Whether anything was sent; without a usable token nothing is."""
     return (
-        observation.result not in _UNSENT
+        observation.result not in NEVER_SENT
         and observation.proof is not Proof.UNSENT
         and (observation.result is not Result.TOKEN_TROUBLE or observation.status is not None)
     )

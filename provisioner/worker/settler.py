@@ -22,12 +22,12 @@ from provisioner.worker.lease_state import LeaseState
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
 # Under load a batch is recorded this often, in seconds, or as soon as it is this large.
-GATHER: Final = 0.05
+GATHER_TIME: Final = 0.05
 ENOUGH: Final = 200
 # More outcomes may arrive while a batch waits. They join it, because alone they would double the transactions.
 LARGEST: Final = 2 * ENOUGH
 # With at most this many requests in hand, an outcome is recorded at once: somebody may be waiting for it.
-FEW: Final = 8
+FEW_IN_HAND: Final = 8
 # A batch that was too slow is retried in lots of a quarter: three such steps find the largest lot that succeeds in
 # time. Lots that take less than QUICK seconds grow, and those that take over SLOW shrink: a statement may take 10 s.
 SHRINK: Final = 4
@@ -36,7 +36,7 @@ SLOW: Final = 3.0
 # Temporary errors are retried this often: by then even ten colliding workers have got through.
 TRIES: Final = 6
 # An outcome that can neither be recorded nor set aside is retried after this many seconds at first, and at most.
-AGAIN: Final = 1.0
+FIRST_RETRY: Final = 1.0
 LONGEST: Final = 300.0
 
 T = TypeVar("T")
@@ -89,7 +89,7 @@ class Settler:
         """Record settlements until cancelled."""
         while True:
             await self._arrived.wait()
-            if len(self._lease_state.held) > FEW and not self._enough.is_set():
+            if len(self._lease_state.held) > FEW_IN_HAND and not self._enough.is_set():
                 await self._gather()
             batch, self._pending = self._pending, []
             self._arrived.clear()
@@ -101,7 +101,7 @@ class Settler:
 
     async def _gather(self) -> None:
         try:
-            async with asyncio.timeout(GATHER):
+            async with asyncio.timeout(GATHER_TIME):
                 await self._enough.wait()
         except TimeoutError:
             pass
@@ -187,7 +187,7 @@ class Settler:
             # Even that failed: keep it in memory, and retry it after the others.
             said = {"reason": reason, "error": str(error)}
             log.error("outcome_not_kept", request=claim.request.id, connection=made, **said)  # noqa: TRY400 - no traceback
-            pause = self._pauses[claim.mark] = min(2 * self._pauses.get(claim.mark, AGAIN / 2), LONGEST)
+            pause = self._pauses[claim.mark] = min(2 * self._pauses.get(claim.mark, FIRST_RETRY / 2), LONGEST)
             asyncio.get_running_loop().call_later(pause, self.add, settlement)
             return
         self._pauses.pop(claim.mark, None)

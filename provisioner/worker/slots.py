@@ -14,7 +14,7 @@ from provisioner.core.model import Observation, Result
 from provisioner.core.ports import Clock
 from provisioner.core.sharing import Allotment, Concurrencies
 from provisioner.core.slots import Ending, Slots
-from provisioner.core.target_health import SLOW
+from provisioner.core.target_health import SLOW_REFUSAL
 from provisioner.worker.database_retry import DatabaseRetry, jittered
 from provisioner.worker.lease_state import LeaseState
 
@@ -23,7 +23,7 @@ log = structlog.stdlib.get_logger()
 # The others are asked at most this often, in seconds: a worker with fast calls would do little else.
 LEAST_PAUSE: Final = 0.02
 # While the database is unavailable, the last allotment stays valid as long as the lease does.
-AWAY: Final = 0.5
+OUTAGE_RETRY: Final = 0.5
 _ACCEPTED: Final = frozenset({Result.CREATED, Result.UPDATED, Result.WRONG_SCOPE, Result.NAME_TAKEN})
 # Results of a call that waited for its turn in vain; also of the login that it needs.
 _EXCUSABLE: Final = frozenset({Result.UNKNOWN, Result.TOKEN_TROUBLE})
@@ -180,7 +180,7 @@ class SlotGate(OpenGate):
         """Agree with the others on the slots until cancelled."""
         self._changed = changed
         while True:
-            pause = AWAY
+            pause = OUTAGE_RETRY
             try:
                 pause = await self._agree(lease_state, wants)
             except DatabaseUnavailable as error:
@@ -238,6 +238,6 @@ def _ending(observation: Observation) -> Ending:
     if observation.result is Result.UNKNOWN:
         # Only errors with Infisical's own request id come from Infisical.
         return Ending.FAILED if observation.req_id is None else Ending.BROKEN
-    if observation.result is Result.KEY_REFUSED and observation.elapsed >= SLOW:
+    if observation.result is Result.KEY_REFUSED and observation.elapsed >= SLOW_REFUSAL:
         return Ending.STRAINED
     return Ending.ANSWERED

@@ -17,7 +17,7 @@ from provisioner.worker.database_retry import jittered, log_failure
 log = structlog.stdlib.get_logger()
 
 # Seconds between two checks whether outcomes that were set aside can be recorded.
-LATE: Final = 1.0
+SET_ASIDE_INTERVAL: Final = 1.0
 LATE_AT_ONCE: Final = 20
 # This many requests are checked in each such period by all workers together. It costs a fraction of a percent of a
 # core, and covers ten million in three hours; the newest are checked every time.
@@ -45,9 +45,9 @@ class Upkeep:
         """Do the duties until cancelled."""
         while True:
             if self._is_late():
-                await self._duty("late", LATE, self._record_late)
+                await self._duty("late", SET_ASIDE_INTERVAL, self._record_late)
             await self._duty("sweep", 0.0 if self._hurried else SWEEP, self._sweep)
-            await asyncio.sleep(jittered(LATE))
+            await asyncio.sleep(jittered(SET_ASIDE_INTERVAL))
 
     async def _duty(self, name: str, every: float, act: Callable[[], Awaitable[None]]) -> None:
         now = self._clock.monotonic()

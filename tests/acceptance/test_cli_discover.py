@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import json
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.cli import provisioner, query
+from tests.support.cli import provisioner, query, started
+from tests.support.gateway import plain
 from tests.support.infisical import simulated
+from tests.support.scripted import serving
 
 if TYPE_CHECKING:
+    from asyncio import StreamWriter
     from collections.abc import Iterator
     from pathlib import Path
 
@@ -138,3 +143,40 @@ def test_a_database_that_is_away_is_not_needed(infisical: Infisical) -> None:
     more = infisical.variables | {"PROVISIONER_DATABASE_URL": "postgresql://x@127.0.0.1:1/x"}
     done = provisioner("discover", more=more)
     assert (done.returncode, len(done.stdout.splitlines())) == (0, 4)
+
+
+async def test_a_limit_that_never_ends_is_given_up() -> None:
+    """A gateway that refuses every read keeps nobody waiting for ever."""
+    granted = b'{"accessToken": "a.token.of-some-length", "expiresIn": 600, "tokenType": "Bearer"}'
+
+    async def answer(head: bytes, writer: StreamWriter) -> None:
+        login = head.startswith(b"POST")
+        writer.write(
+            plain(200, granted, "application/json") if login else plain(429, b"slow", "text/plain", "retry-after: 1")
+        )
+        await writer.drain()
+
+    async with serving(answer) as (url, received):
+        told = {
+            "INFISICAL_HOST": str(url.origin()),
+            "INFISICAL_UNIVERSAL_AUTH_CLIENT_ID": "me",
+            "INFISICAL_UNIVERSAL_AUTH_CLIENT_SECRET": "mine",
+        }
+        done = await asyncio.to_thread(provisioner, "discover", more=told)
+    assert done.returncode == 1
+    assert "error: target default answers every read with 429" in done.stderr
+    assert len(received.heads) == 6  # with the login and its end
+
+
+def test_a_long_wait_is_told(database: Database, infisical: Infisical) -> None:
+    """If the workers' budget is blocked for a while, people hear why nothing happens."""
+    query(
+        database,
+        "INSERT INTO provisioner.permits (target, kind, version, address, blocked_until)"
+        f" VALUES ('default', 'read', 1, '{infisical.url}', extract(epoch FROM now()) + 16)",
+    )
+    running = started("discover", database=database, more=infisical.variables, stderr=subprocess.PIPE)
+    said = running.stderr.readline()
+    running.kill()
+    running.communicate()
+    assert "warning: target default allows no read at the moment: waiting for about 1" in said

@@ -175,7 +175,7 @@ def test_how_many_creates_a_target_bears_is_told(database: Database) -> None:
 def test_rotations_that_cannot_go_on_are_told(database: Database) -> None:
     """Those whose connection nobody has requested, and those without a place; once both are there, that all is well."""
     project = "8d7e2b34-6d3c-4d5e-9f4b-2f1f6c1a9b11"
-    said = "every pending one has its place in the queue, and its connection is requested"
+    said = "the connection of every pending one is requested"
     assert checks_of(database)["rotations"]["said"] == said
     query(
         database,
@@ -192,9 +192,8 @@ def test_rotations_that_cannot_go_on_are_told(database: Database) -> None:
     query(database, f"INSERT INTO provisioner.connection_requests (project_id, name) VALUES ('{project}', 'mine')")
     assert checks_of(database)["rotations"]["said"] == said
     query(database, f"DELETE FROM provisioner.waiting WHERE id = {oldest}")
-    check = checks_of(database)["rotations"]
-    assert check["said"].startswith(f"1 pending rotation has no place in the queue, for example {oldest}")
-    assert check["remedy"] == "a worker will put them in the queue"
+    check = checks_of(database)["requests"]
+    assert check["said"].startswith(f"1 pending request has no place in the queue, for example {oldest}")
 
 
 def test_a_password_file_that_is_ignored_is_told(database: Database, tmp_path: Path) -> None:

@@ -65,6 +65,19 @@ def test_all_as_recorded_is_exit_status_zero(database: Database, infisical: Infi
     assert after[creates] == before[creates]
 
 
+def test_what_its_reads_showed_is_known_to_others(database: Database, infisical: Infisical) -> None:
+    """The next command, and the workers, do not wait for the answer to its first read of either kind."""
+    made = record(database, infisical, "openrouter")
+    query(
+        database,
+        "INSERT INTO provisioner.rotation_requests (project_id, status, rotation_id, connection_id)"
+        f" VALUES ('{infisical.projects[0]}', 'succeeded', '{NOBODY}', '{made['id']}')",
+    )
+    assert provisioner("verify", database=database, more=infisical.variables).returncode == 1
+    known = query(database, "SELECT target, metered FROM provisioner.permits WHERE kind = 'read' ORDER BY target")
+    assert known == "default|f\ndefault/rotations|f"
+
+
 def test_what_differs_is_told(database: Database, infisical: Infisical) -> None:
     """Gone, renamed, rewritten and described otherwise are each told, and the exit status is 1."""
     record(database, infisical, "same")

@@ -28,7 +28,7 @@ from provisioner.postgres.history import read_history
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queue import PostgresQueue
 from provisioner.postgres.reports import read_gauges, read_leftovers, read_outlook, read_status
-from provisioner.postgres.search import find, page, tell
+from provisioner.postgres.search import find, page, read_request
 from tests.benchmarks.crowd import gather
 from tests.benchmarks.figures import Figure, Measure, Samples, number, save
 from tests.benchmarks.stage import TEMPLATE, Stage
@@ -83,8 +83,8 @@ def looks(rows: int) -> Mapping[str, Look]:
         "request_status of one": lambda pool: pool.fetch(
             "SELECT * FROM provisioner.request_status WHERE id = $1", rows - 10
         ),
-        "story of a request in line": lambda pool: tell(pool, rows - 10),
-        "story of a finished request": lambda pool: tell(pool, rows // 2),
+        "story of a request in line": lambda pool: read_request(pool, rows - 10),
+        "story of a finished request": lambda pool: read_request(pool, rows // 2),
     }
     found |= {f"list {_words(wanted)}": _listed(wanted) for wanted in filters}
     found |= {f"export, first rows {_words(wanted)}": _exported(wanted) for wanted in filters}

@@ -103,7 +103,7 @@ async def test_at_work(database: Database, moment: str, states: list[str], monke
     """Whatever error a worker meets while it works, it goes on, and every request is recorded."""
     # What is set aside is tried again soon: this is not about how long that takes.
     monkeypatch.setattr("provisioner.postgres.outcomes.FIRST_PAUSE", timedelta(seconds=0.05))
-    monkeypatch.setattr("provisioner.worker.upkeep.LATE", 0.1)
+    monkeypatch.setattr("provisioner.worker.upkeep.SET_ASIDE_INTERVAL", 0.1)
     # Nor is it about pauses that keep many workers apart: there is one.
     monkeypatch.setattr("provisioner.postgres.listener.wait_random", lambda _low, _high: wait_none())
     with capture_logs() as logs:

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 
-from provisioner.core.concurrency import MEMORY, SELF_HOSTED, START, SUSPICION, UPSTREAM, CallReport, Rules
+from provisioner.core.concurrency import (
+    CLIFF_MEMORY,
+    FIRST_SUSPICION,
+    SELF_HOSTED_LIMIT,
+    START_LIMIT,
+    UPSTREAM_LIMIT,
+    CallReport,
+    Rules,
+)
 from provisioner.postgres.concurrency import SharedConcurrency
 from provisioner.postgres.pool import Database as Pool
 from provisioner.postgres.reports import read_gauges
@@ -117,7 +125,7 @@ async def test_two_workers_do_not_stop_a_self_hosted_server(database: Database, 
         assert fleet.requests() == {"200": 300}
         assert never_stopped(fleet)
         assert len(took) > 1  # each login was answered, or the stranger would have failed
-    assert peak.most <= SELF_HOSTED
+    assert peak.most <= SELF_HOSTED_LIMIT
 
 
 async def test_sixteen_in_flight_are_spread_where_openrouter_takes_the_time(database: Database, peak: Peak) -> None:
@@ -151,7 +159,7 @@ async def test_a_slow_openrouter_does_not_stop_it_by_default(database: Database,
         assert fleet.requests() == {"200": 100}
         assert never_stopped(fleet)
         (limit,) = await known(fleet.session, "in_flight_limit")
-        assert START < limit <= UPSTREAM
+        assert START_LIMIT < limit <= UPSTREAM_LIMIT
 
 
 async def test_timeouts_leave_a_suspicion_and_infisicals_own_errors_a_cliff(database: Database) -> None:
@@ -162,10 +170,10 @@ async def test_timeouts_leave_a_suspicion_and_infisicals_own_errors_a_cliff(data
         shared = SharedConcurrency(pool, target="default", rules=HERE)
         await shared.exchange(worker, replace(MANY, running=4, oldest=60.0))
         lost = await shared.exchange(worker, replace(MANY, calls=4, failed=4, lost=4))
-        assert (lost.cliff, *await known(session, "cliff, memory")) == (None, 4, SUSPICION)
+        assert (lost.cliff, *await known(session, "cliff, memory")) == (None, 4, FIRST_SUSPICION)
         assert [each.cliff for each in (await read_gauges(pool)).concurrency] == [None]
         told = await shared.exchange(worker, replace(MANY, calls=1, failed=1, slow=1))
-        assert (told.cliff, *await known(session, "cliff, memory")) == (4, 4, MEMORY)
+        assert (told.cliff, *await known(session, "cliff, memory")) == (4, 4, CLIFF_MEMORY)
         assert [each.cliff for each in (await read_gauges(pool)).concurrency] == [4]
     await pool.close()
 
@@ -182,9 +190,9 @@ async def test_workers_with_different_addresses_do_not_stop_each_other(database:
             second = await there.exchange(
                 new, replace(MANY, calls=8, accepted=8, elapsed=0.8, pressed=True, quick=True)
             )
-            assert first.limit <= SELF_HOSTED
-            assert second.limit <= SELF_HOSTED
-            assert first.slots + second.slots <= SELF_HOSTED
+            assert first.limit <= SELF_HOSTED_LIMIT
+            assert second.limit <= SELF_HOSTED_LIMIT
+            assert first.slots + second.slots <= SELF_HOSTED_LIMIT
             assert first.slots + second.slots > 0
     await pool.close()
 

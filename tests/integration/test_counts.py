@@ -135,7 +135,7 @@ async def test_a_worker_folds(database: Database, monkeypatch: pytest.MonkeyPatc
             await insert(it.session, project_id=project(number))
         await it.start()
         await it.done()
-        it.time.jump(maintenance.FOLDING)
+        it.time.jump(maintenance.FOLD_INTERVAL)
         await it.until("SELECT count(*) FROM provisioner.count_changes", 0)
 
 

@@ -24,7 +24,7 @@ from provisioner.postgres.pool import Database as Pool
 from provisioner.postgres.queries import statements
 from provisioner.postgres.queue import PostgresQueue
 from provisioner.postgres.reports import read_gauges, read_leftovers, read_outlook, read_status
-from provisioner.postgres.search import find, page, tell
+from provisioner.postgres.search import find, page, read_request
 from tests.benchmarks.crowd import gather
 from tests.support import eventually
 from tests.support.sessions import connected
@@ -54,7 +54,7 @@ STATUS: Final[dict[str, Look]] = {
     "history": read_history,
     "batch_progress": lambda pool: pool.fetch("SELECT * FROM provisioner.batch_progress"),
     "request_status": lambda pool: pool.fetch("SELECT * FROM provisioner.request_status WHERE id = 95000"),
-    "story": lambda pool: tell(pool, 95_000),
+    "story": lambda pool: read_request(pool, 95_000),
     "targets": requested_targets,
     "batches": lambda pool: unknown_batches(pool, ["import-0001", "no such batch"]),
     "worker": lambda pool: PostgresQueue(pool).poll(marks={"default": FRONT, "default/rotations": FRONT}, served={}),

@@ -201,6 +201,29 @@ async def test_removing_a_connection_removes_its_rotation_first(
         assert not audit_rotations([made], it.simulator.state())
 
 
+async def test_rotations_go_with_a_connection_that_is_renamed(database: Database) -> None:
+    """Made or still waiting, they name it as it is called now; its removal still removes them first."""
+    async with fleet(database, projects=2) as it:
+        connection, unmade = await connect(it), await connect(it, 1)
+        waiting = await ask(it, 1, connection="main")
+        made = await ask(it)
+        await it.session.execute("UPDATE provisioner.connection_requests SET name = 'main' WHERE id = $1", unmade)
+        assert (await it.row(waiting))["connection"] == "main"
+        await it.start()
+        await it.becomes(made, "succeeded")
+        await it.becomes(waiting, "succeeded")
+        await it.session.execute(
+            "UPDATE provisioner.connection_requests SET name = 'renamed' WHERE id = $1", connection
+        )
+        await it.done()
+        assert (await it.row(made))["connection"] == "renamed"
+        await it.session.execute("SELECT provisioner.remove(ARRAY [$1::bigint])", connection)
+        await it.becomes(made, "removed")
+        await it.done()
+        assert await it.states() == {"removed": 1, "succeeded": 1}
+        assert [found.name for found in it.simulator.world.connections.values()] == ["main"]
+
+
 async def test_what_was_never_made_is_removed_at_once(database: Database) -> None:
     """While it waits nothing has to be done; and what somebody else made is let go, not deleted."""
     async with fleet(database, projects=2) as it:

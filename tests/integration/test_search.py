@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from provisioner.core.requests import Query
-from provisioner.postgres.search import PAGE, find, tell
+from provisioner.postgres.search import PAGE, find, read_request
 from tests.support.cli import query
 from tests.support.operators import ask, finish, one_of_each
 from tests.support.sessions import opened
@@ -71,11 +71,11 @@ async def test_a_story_shows_no_box(database: Lent) -> None:
     """Of a sealed credential only its key's id is read; an unknown request has no story."""
     (sealed,) = ask(database, credential=f"'sealed:key-1:{'QUJD' * 40}'")
     async with opened(database) as ours:
-        story = await tell(ours, sealed)
+        story = await read_request(ours, sealed)
         assert story is not None
         assert story.detail.credential == "sealed:key-1"
         assert "QUJD" not in repr(story) + repr(await find(ours, Query()))
-        assert await tell(ours, sealed + 1) is None
+        assert await read_request(ours, sealed + 1) is None
 
 
 async def test_few_of_many_are_found_without_reading_all(database: Lent) -> None:

@@ -24,7 +24,7 @@ from provisioner.observe.web import STREAMS, PortUnusable, Sources, StatusPort, 
 from provisioner.postgres.history import read_history
 from provisioner.postgres.pool import Database
 from provisioner.postgres.reports import read_gauges, read_status
-from provisioner.postgres.search import find, tell
+from provisioner.postgres.search import find, read_request
 from provisioner.sandbox.simulator import Options
 from tests.support import eventually
 from tests.support.fleet import Fleet
@@ -187,7 +187,7 @@ async def test_it_tells_what_is_in_the_database(database: Lent) -> None:
         read_gauges=lambda: read_gauges(ours),
         read_history=lambda: read_history(ours),
         find=partial(find, ours),
-        tell=partial(tell, ours),
+        read_request=partial(read_request, ours),
     )
     async with connected(database.url) as session, AsyncExitStack() as stack:
         stack.push_async_callback(ours.close)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from provisioner.core.model import Connection, Observation, Result
 from provisioner.postgres.pool import Database
 from provisioner.postgres.reports import read_gauges, read_status
-from provisioner.postgres.search import tell
+from provisioner.postgres.search import read_request
 from provisioner.postgres.verifying import DriftLedger
 from provisioner.sandbox.simulator import Options
 from provisioner.worker import verifier as module
@@ -120,7 +120,7 @@ async def test_what_differs_is_told_everywhere_and_taken_back(database: Lent) ->
         await eventually(lambda: query(database, ROUND_OVER) == "t")
         assert query(database, STATUS).splitlines() == [f"{ids[0]}||t", f"{ids[1]}|renamed|t", f"{ids[2]}||f"]
         assert (await read_status(ours)).drifted == 1
-        story = await tell(ours, ids[1])
+        story = await read_request(ours, ids[1])
         assert story is not None
         assert (story.drift, story.verified_at is not None) == ("renamed", True)
         assert (await read_gauges(ours)).drifted == {"default": 1}
@@ -135,7 +135,7 @@ async def test_what_differs_is_told_everywhere_and_taken_back(database: Lent) ->
 async def test_a_replica_that_lags_makes_nothing_gone(database: Lent, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is missed once is looked for again before the round ends: there it is, and what is not there is gone."""
     wait = timedelta(seconds=0.3)
-    for place in ("provisioner.core.verifying.AGAIN", "provisioner.postgres.verifying.AGAIN"):
+    for place in ("provisioner.core.verifying.RECHECK_AFTER", "provisioner.postgres.verifying.RECHECK_AFTER"):
         monkeypatch.setattr(place, wait)
     ids, infisical = recorded(database, 3)
     lagging, gone = project_of(database, ids[0]), project_of(database, ids[1])

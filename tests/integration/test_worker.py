@@ -49,9 +49,9 @@ class TestLastOnes:
 
     async def test_they_are_recorded_at_once(self, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
         """When nothing more is in line the last batch is written, however long batches are gathered."""
-        monkeypatch.setattr(settler, "GATHER", FAR)
+        monkeypatch.setattr(settler, "GATHER_TIME", FAR)
         async with SmallWorld(database) as it:
-            await insert_many(it.session, 3 * settler.FEW)
+            await insert_many(it.session, 3 * settler.FEW_IN_HAND)
             await it.start()
             await it.done()
 

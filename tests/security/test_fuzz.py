@@ -29,7 +29,7 @@ from provisioner.core.secret import Secret
 from provisioner.credentials.sealing import BoxOpener, KeyFileUnusable, SealingPair, add_to_file, read_file
 from provisioner.infisical.answers import read_answer, read_list
 from provisioner.infisical.auth import read_login
-from provisioner.infisical.parts import Asked, Reply
+from provisioner.infisical.parts import Expected, Reply
 from provisioner.infisical.transport import LONGEST_ANSWER, AnswerLost, NotSent, Transport, TransportOptions
 from provisioner.intake.checked import check_file
 from provisioner.intake.errors import FileUnusable
@@ -90,9 +90,9 @@ async def read_whatever(transport: Transport, url: URL) -> None:
         assert len(str(error)) < 1000  # noqa: PT017 - either end is right
         return
     for action in Action:
-        asked = Asked(action, project(1), "a", key=KEY)
+        asked = Expected(action, project(1), "a", key=KEY)
         read_answer(Reply(asked, answer.status, answer.headers, answer.body, now=1e9))
-    read_list(Reply(Asked(Action.LOOK_UP, project(1)), answer.status, answer.headers, answer.body))
+    read_list(Reply(Expected(Action.LOOK_UP, project(1)), answer.status, answer.headers, answer.body))
     read_login(answer.status, answer.headers, answer.body, secret=Secret(KEY))
 
 

@@ -145,7 +145,7 @@ class Answers:
             raise self.error
         return self.found
 
-    async def tell(self, request: int) -> RequestHistory | None:
+    async def read_request(self, request: int) -> RequestHistory | None:
         """Tell the story of one."""
         if self.error is not None:
             raise self.error
@@ -161,7 +161,7 @@ def sources_of(answers: Answers, health: Health) -> Sources:
         read_gauges=answers.read_gauges,
         read_history=answers.read_history,
         find=answers.find,
-        tell=answers.tell,
+        read_request=answers.read_request,
     )
 
 

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from provisioner.core.alerts import PATIENCE, Kind, alert_messages, find_alerts, incidents
+from provisioner.core.alerts import RETRY_ALERT_AFTER, Kind, alert_messages, find_alerts, incidents
 from provisioner.core.notices import Event, decide
 from provisioner.core.reports import Retries, Status, TargetReport
 from tests.support.builders import NOON, at
@@ -35,8 +35,8 @@ def retried(
 @pytest.mark.parametrize(
     ("code", "ago", "needed"),
     [
-        ("permission_denied", PATIENCE.total_seconds(), True),
-        ("permission_denied", PATIENCE.total_seconds() - 1, False),
+        ("permission_denied", RETRY_ALERT_AFTER.total_seconds(), True),
+        ("permission_denied", RETRY_ALERT_AFTER.total_seconds() - 1, False),
         ("outcome_unknown", 9000, False),
         ("", 9000, False),
     ],

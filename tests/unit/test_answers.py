@@ -11,7 +11,7 @@ from hypothesis import given, strategies as st
 from provisioner.core.model import ERROR_MESSAGE_LENGTH, Action, Connection, Observation, Proof, RateHeaders, Result
 from provisioner.core.skew import HALF_SECOND
 from provisioner.infisical.answers import is_unexplained, read_answer, read_list
-from provisioner.infisical.parts import BEGINNING, USUAL_PAUSE, Asked, Reply
+from provisioner.infisical.parts import BEGINNING, USUAL_PAUSE, Expected, Reply
 
 PROJECT = "6f0ba0f3-04b9-4b02-a5a6-6f9b1d4c1f6d"
 OTHER_PROJECT = "0d3d7d6c-3a52-47a1-8ad9-3f4f0b5d9a11"
@@ -20,7 +20,7 @@ ORG = "5b2f3c1d-8d3e-4c1b-9f5a-7e6d5c4b3a21"
 HASH = "ab" * 32
 KEY = "sk-or-v1-0f1e2d3c4b5a69788796a5b4c3d2e1f0"
 REQ_ID = "req-Ab3dE6gH9jK2mN"
-LISTED = Asked(Action.LOOK_UP, PROJECT)
+LISTED = Expected(Action.LOOK_UP, PROJECT)
 JSON = {"content-type": "application/json; charset=utf-8"}
 HTML = {"content-type": "text/html; charset=utf-8"}
 LIMITS = {"x-ratelimit-limit": "200", "x-ratelimit-remaining": "17", "x-ratelimit-reset": "42"}
@@ -70,7 +70,7 @@ def error(status: int, kind: str, message: object, *, req_id: str | None = REQ_I
 def read(status: int, body: bytes, *, action: Action = Action.CREATE, **more: Any) -> Observation:
     """Read the answer to a call for the usual request."""
     headers, now, elapsed = more.pop("headers", JSON), more.pop("now", None), more.pop("elapsed", 0.0)
-    asked = Asked(action, **{"project_id": PROJECT, "name": "openrouter", "key": KEY, **more})
+    asked = Expected(action, **{"project_id": PROJECT, "name": "openrouter", "key": KEY, **more})
     return read_answer(Reply(asked, status, headers, body, now=now, elapsed=elapsed))
 
 

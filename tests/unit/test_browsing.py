@@ -167,7 +167,7 @@ def test_nothing_known_is_told() -> None:
     assert "There is no request 9" in unknown
     assert "the database is away" in render_story(RequestView(request=9, story=None, trouble="the database is away"))
     untried: RequestHistory = replace(a_story(a_listed(9)), attempts=())
-    assert "No call is known" in render_story(RequestView(request=9, story=untried))
+    assert "No calls are recorded" in render_story(RequestView(request=9, story=untried))
 
 
 def test_every_error_code_leads_to_its_section() -> None:

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from provisioner.core.concurrency import (
+    CLIFF_MEMORY,
+    FIRST_SUSPICION,
     LONGEST_STALL,
-    LOWEST,
-    MEMORY,
-    METERED,
-    SELF_HOSTED,
-    START,
-    SUSPICION,
-    UPSTREAM,
+    METERED_LIMIT,
+    MIN_LIMIT,
+    SELF_HOSTED_LIMIT,
+    START_LIMIT,
+    UPSTREAM_LIMIT,
     CallReport,
     Concurrency,
     Holder,
@@ -189,13 +189,13 @@ def test_a_server_with_an_ordinary_pool_never_stops_by_default(
     fleet = Fleet(server, workers)
     fleet.run(30.0)
     assert server.deadlocks == 0
-    assert fleet.most <= UPSTREAM
+    assert fleet.most <= UPSTREAM_LIMIT
     assert fleet.row.cliff is None
-    assert fleet.row.limit >= (SELF_HOSTED if upstream + database < 0.5 else START)
+    assert fleet.row.limit >= (SELF_HOSTED_LIMIT if upstream + database < 0.5 else START_LIMIT)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5])
-@pytest.mark.parametrize(("database", "limit"), [(0.01, SELF_HOSTED), (0.04, SELF_HOSTED)])
+@pytest.mark.parametrize(("database", "limit"), [(0.01, SELF_HOSTED_LIMIT), (0.04, SELF_HOSTED_LIMIT)])
 def test_a_fast_server_gets_eight_at_once(workers: int, database: float, limit: int) -> None:
     """Where answers come quickly the limit settles at eight over all workers, within a few seconds."""
     fleet = Fleet(Server(database=database), workers)
@@ -209,8 +209,8 @@ def test_where_openrouter_takes_the_time_eleven_are_in_flight(workers: int) -> N
     """Two hundred creates at 0.3 s each are done in little more than eleven at a time need."""
     fleet = Fleet(Server(upstream=0.3, database=0.02), workers)
     took = fleet.run(60.0, until=lambda: fleet.total >= 200)
-    assert fleet.row.limit == UPSTREAM
-    assert took < 1.3 * 200 * 0.32 / UPSTREAM
+    assert fleet.row.limit == UPSTREAM_LIMIT
+    assert took < 1.3 * 200 * 0.32 / UPSTREAM_LIMIT
 
 
 @given(most=st.integers(1, 3), steps=st.lists(st.tuples(st.integers(0, 2), st.sampled_from("thse")), min_size=20))
@@ -218,16 +218,16 @@ def test_where_openrouter_takes_the_time_eleven_are_in_flight(workers: int) -> N
 def test_none_has_another_ones_slot(most: int, steps: list[tuple[int, str]]) -> None:
     """Never are more in flight than the settings say, whatever happens between what one tells and what it hears."""
     rules, now, slots = Rules(address=HERE, most=most), 1_000_000.0, [Slots() for _ in range(3)]
-    row, out, unheard = unknown(rules), [list[int](), list[int](), list[int]()], dict[int, Any]()
+    row, out, possible_create = unknown(rules), [list[int](), list[int](), list[int]()], dict[int, Any]()
     for worker, step in steps:
         mine, calls = slots[worker], out[worker]
-        if step == "t" and worker not in unheard:
+        if step == "t" and worker not in possible_create:
             now += 0.5
             told = mine.read(3, now)
             row, allotment = exchange(row, worker, told, rules=rules, now=now, alive=range(3))
-            unheard[worker] = told, allotment
-        elif step == "h" and worker in unheard:
-            told, allotment = unheard.pop(worker)
+            possible_create[worker] = told, allotment
+        elif step == "h" and worker in possible_create:
+            told, allotment = possible_create.pop(worker)
             mine.obey(allotment, now, told=told)
         elif step == "s" and mine.is_free:
             calls.append(mine.begin(now)[0])
@@ -240,7 +240,7 @@ def test_a_limiter_sets_the_pace_and_concurrency_may_go_on() -> None:
     """Behind a limiter the number in flight is no concern, and it grows to what the pace can need."""
     fleet = Fleet(Server(pool=1000, upstream=0.1, database=0.001, headers=True), 2)
     fleet.run(10.0)
-    assert fleet.row.limit == METERED
+    assert fleet.row.limit == METERED_LIMIT
 
 
 @pytest.mark.parametrize("most", [1, 3, 12, 64, 512])
@@ -283,14 +283,14 @@ def test_a_number_that_is_too_large_is_found_out_too() -> None:
     fleet.run(400.0)
     assert 1 <= server.deadlocks <= 3
     assert fleet.row.cliff is not None
-    assert fleet.row.limit <= UPSTREAM
+    assert fleet.row.limit <= UPSTREAM_LIMIT
 
 
 def test_the_cliff_is_kept_away_from_for_hours_and_then_approached_by_single_steps() -> None:
     """For six hours nothing beyond the bar is tried; then one more, and one more after each further six hours."""
     state = Concurrency(address=HERE, cliff=8, bar=6, cliff_at=0.0)
     assert [state.ceiling(AUTO, hours * 3600.0) for hours in (0, 5.9, 6.1, 12.1, 48)] == [6, 6, 7, 8, 8]
-    assert MEMORY == 6 * 3600
+    assert CLIFF_MEMORY == 6 * 3600
 
 
 def test_all_obey_a_stall() -> None:
@@ -319,7 +319,7 @@ def test_an_outage_is_no_cliff() -> None:
     server.away = False
     fleet.run(20.0)
     assert fleet.row.cliff is None
-    assert fleet.row.limit == SELF_HOSTED
+    assert fleet.row.limit == SELF_HOSTED_LIMIT
 
 
 def test_a_network_that_swallows_everything_is_suspected_for_minutes_only() -> None:
@@ -331,10 +331,10 @@ def test_a_network_that_swallows_everything_is_suspected_for_minutes_only() -> N
     server.stuck_until = fleet.now + HANGS
     fleet.run(HANGS + 20.0)
     assert fleet.row.stalled_at is None
-    assert (fleet.row.cliff, fleet.row.memory) == (SELF_HOSTED, SUSPICION)
-    assert LOWEST <= fleet.row.limit < SELF_HOSTED
-    fleet.run(SUSPICION)
-    assert fleet.row.limit == SELF_HOSTED
+    assert (fleet.row.cliff, fleet.row.memory) == (SELF_HOSTED_LIMIT, FIRST_SUSPICION)
+    assert MIN_LIMIT <= fleet.row.limit < SELF_HOSTED_LIMIT
+    fleet.run(FIRST_SUSPICION)
+    assert fleet.row.limit == SELF_HOSTED_LIMIT
 
 
 def test_a_cliff_whose_errors_never_arrive_is_met_less_and_less_often() -> None:
@@ -343,7 +343,7 @@ def test_a_cliff_whose_errors_never_arrive_is_met_less_and_less_often() -> None:
     fleet = Fleet(server, 2)
     fleet.run(6 * 3600.0)
     assert 2 <= server.deadlocks <= 8
-    assert fleet.row.memory > SUSPICION
+    assert fleet.row.memory > FIRST_SUSPICION
 
 
 @pytest.mark.parametrize("again", [False, True])
@@ -353,7 +353,7 @@ def test_one_word_of_the_server_makes_a_suspicion_a_cliff(again: bool) -> None:
     readings = [CallReport(calls=1, failed=1, lost=1), CallReport(calls=1, failed=1, slow=1)]
     for second, told in enumerate([*readings, readings[0]] if again else readings):
         state, _ = exchange(state, 1, told, rules=AUTO, now=1000.0 + second, alive={1})
-    assert (state.cliff, state.memory, state.bar) == (8, MEMORY, 6)
+    assert (state.cliff, state.memory, state.bar) == (8, CLIFF_MEMORY, 6)
 
 
 @pytest.mark.parametrize(
@@ -423,7 +423,7 @@ def test_what_was_learned_ends_with_the_address() -> None:
     state = Concurrency(address=HERE, limit=64, metered=True, cliff=20, bar=15, cliff_at=10.0)
     after, _ = exchange(state, 1, CallReport(wanted=9), rules=Rules(address="https://other"), now=20.0, alive={1})
     assert after == Concurrency(address="https://other", holders=after.holders)
-    assert after.limit == START
+    assert after.limit == START_LIMIT
 
 
 def test_a_dead_workers_slots_are_free_at_once() -> None:
@@ -456,7 +456,7 @@ def test_who_has_no_work_leaves_its_slots_to_the_others(idle: int) -> None:
         fleet.work[number] = 50
     fleet.run(10.0, until=lambda: all(not fleet.work[number] for number in range(1, idle + 1)))
     fleet.run(2.0)
-    assert fleet.slots[idle + 1].slots == fleet.row.limit == SELF_HOSTED
+    assert fleet.slots[idle + 1].slots == fleet.row.limit == SELF_HOSTED_LIMIT
 
 
 @given(
@@ -508,7 +508,7 @@ def test_whatever_is_told_the_slots_of_all_are_within_the_limit(
         others = sum(each.held for each in state.holders if each.worker != worker)
         state, allotment = exchange(state, worker, reading, rules=rules, now=now, alive=range(1, 6))
         assert allotment.slots == 0 or allotment.slots + others <= state.limit
-        assert 1 <= state.limit <= (most or METERED)
+        assert 1 <= state.limit <= (most or METERED_LIMIT)
         assert allotment.pause > 0
         if state.cliff is not None and now - state.cliff_at < state.memory:
             assert state.limit < max(3, state.cliff)

@@ -91,11 +91,11 @@ def test_every_citation_of_the_api_leads_to_a_section() -> None:
 
 @pytest.mark.parametrize("code", ErrorCode)
 def test_every_error_code_has_a_section(code: ErrorCode) -> None:
-    """Whoever meets an error code finds what happened, how it is recognised and what to do."""
+    """Whoever meets an error code finds what happened, how it is recognized and what to do."""
     text = (DOCS / "errors.md").read_text(encoding="utf-8")
     section = re.search(rf"^### {code}$(.*?)(?=^##)", text, re.DOTALL | re.MULTILINE)
     assert section
-    for part in ("**What happened.**", "**How it is recognised.**", "**What to do.**"):
+    for part in ("**What happened.**", "**How it is recognized.**", "**What to do.**"):
         assert part in section[1]
     assert f"retry --error {code}" in section[1]
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from provisioner.core.forecast import (
-    FAR,
-    LEAST,
+    LONGEST,
+    MIN_PERMIT_SHARE,
     MOST,
     BatchInFront,
     BatchPart,
@@ -105,7 +105,7 @@ class TestPace:
         st.floats(0, 500),
         st.floats(0, 60),
         st.floats(0, 60),
-        st.floats(LEAST, MOST),
+        st.floats(MIN_PERMIT_SHARE, MOST),
         st.integers(0, 5000),
     )
     def test_more_requests_never_take_less_time(
@@ -123,7 +123,7 @@ class TestPace:
             (Pace(rate=1.0, first=20.0, span=10.0), 10, 5.0),  # twice as many permits as seconds are left
             (Pace(rate=1.0, first=5.0, span=10.0), 10, 15.0),
             (Pace(rate=1.0, wait=30.0), 10, 40.0),
-            (Pace(rate=1e-9), 10**9, FAR),
+            (Pace(rate=1e-9), 10**9, LONGEST),
         ],
     )
     def test_what_is_left_of_the_window_goes_first(self, pace: Pace, requests: int, seconds: float) -> None:
@@ -138,7 +138,7 @@ class TestPace:
             (LIMITED, Allowance(6, 60.0), Measured(), 0.1),
             (LIMITED, Allowance(600, 60.0), Measured(), 1.0),
             (LIMITED, None, Measured(seconds=1e6, permits=1e6, got=5e5), 0.5),
-            (LIMITED, None, Measured(seconds=1e6, permits=1e6, got=0.0), LEAST),
+            (LIMITED, None, Measured(seconds=1e6, permits=1e6, got=0.0), MIN_PERMIT_SHARE),
             (LIMITED, None, Measured(seconds=1e6, permits=1e6, got=1e9), MOST),
             (UNLIMITED, None, Measured(), None),
             (UNLIMITED, None, Measured(seconds=10.0, got=50.0), 5.0),

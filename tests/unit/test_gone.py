@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, strategies as st
 
 from provisioner.core.gone import (
-    ASKED,
-    FEW,
+    FEW_MISSING,
     MISSING_FOR,
     MISSING_LISTS,
-    SHARE,
+    MISSING_SHARE,
+    QUERIES_PER_ROUND,
     Absence,
     is_gone,
     is_there,
@@ -21,7 +21,7 @@ from provisioner.core.gone import (
     too_many,
 )
 from provisioner.core.model import Action, Observation, Result
-from provisioner.infisical.parts import Asked, Reply
+from provisioner.infisical.parts import Expected, Reply
 from provisioner.infisical.projects import read_project
 from tests.support.builders import at
 
@@ -47,22 +47,22 @@ def test_a_project_is_asked_for_after_some_looks_and_a_while(looks: int, minutes
 def test_nobody_deletes_most_projects_at_once(missing: int, known: int) -> None:
     """Where more than a few and more than a share of all are missing, none is asked for."""
     asked = to_ask([an_absence(number) for number in range(missing)], known, at(1e6))
-    doubted = missing > FEW and missing > SHARE * known
+    doubted = missing > FEW_MISSING and missing > MISSING_SHARE * known
     assert too_many(missing, known) == doubted
-    assert len(asked) == (0 if doubted else min(missing, ASKED))
+    assert len(asked) == (0 if doubted else min(missing, QUERIES_PER_ROUND))
 
 
 def test_the_longest_missing_are_asked_for_first() -> None:
     """A round has few reads, so none waits for ever."""
-    absences = [an_absence(number, since=1000.0 - number) for number in range(ASKED + 5)]
+    absences = [an_absence(number, since=1000.0 - number) for number in range(QUERIES_PER_ROUND + 5)]
     asked = to_ask(absences, 1000, at(1e6))
-    assert [each.project_id for each in asked] == [f"{number:04}" for number in range(ASKED + 4, 4, -1)]
+    assert [each.project_id for each in asked] == [f"{number:04}" for number in range(QUERIES_PER_ROUND + 4, 4, -1)]
 
 
 def observed(status: int, body: object, headers: dict[str, str] | None = None) -> Observation:
     """What an answer about the project shows."""
     raw = body if isinstance(body, bytes) else orjson.dumps(body)
-    return read_project(Reply(Asked(Action.LOOK_UP, PROJECT), status, JSON if headers is None else headers, raw))
+    return read_project(Reply(Expected(Action.LOOK_UP, PROJECT), status, JSON if headers is None else headers, raw))
 
 
 def refusal(status: int, error: str, message: str, **changes: object) -> dict[str, object]:

@@ -5,13 +5,13 @@ from hypothesis import given, strategies as st
 
 from provisioner.core.model import Result
 from provisioner.core.target_health import (
+    BREAKER_THRESHOLD,
     FIRST_PAUSE,
     LASTING_PAUSE,
     LONGEST_PAUSE,
     PERSISTENT,
-    RECENT,
-    THRESHOLD,
     TROUBLE,
+    WORKING_FOR,
     Breaker,
 )
 
@@ -23,7 +23,7 @@ BAD = sorted(TROUBLE - PERSISTENT, key=str)
 def broken(at: float = 0.0) -> Breaker:
     """A breaker that has just opened."""
     breaker = Breaker()
-    for _ in range(THRESHOLD):
+    for _ in range(BREAKER_THRESHOLD):
         breaker.observe(Result.UNKNOWN, "502", at)
     return breaker
 
@@ -35,8 +35,8 @@ class TestOpening:
     def test_it_opens_when_nothing_works_any_more(self, seen: Result) -> None:
         """After so many troubles in a row calls are held, and the last trouble is the reason; it is told once."""
         breaker = Breaker()
-        told = [breaker.observe(seen, f"trouble {n}", 0.0) for n in range(THRESHOLD + 3)]
-        assert told == [n == THRESHOLD - 1 for n in range(THRESHOLD + 3)]
+        told = [breaker.observe(seen, f"trouble {n}", 0.0) for n in range(BREAKER_THRESHOLD + 3)]
+        assert told == [n == BREAKER_THRESHOLD - 1 for n in range(BREAKER_THRESHOLD + 3)]
         assert breaker.is_open
         assert breaker.reason.startswith("trouble")
 
@@ -45,7 +45,7 @@ class TestOpening:
         """Whatever shows that the target answers for this row starts the count anew."""
         breaker = Breaker()
         for _ in range(10):
-            for _ in range(THRESHOLD - 1):
+            for _ in range(BREAKER_THRESHOLD - 1):
                 breaker.observe(Result.UNKNOWN, "502", 0.0)
             breaker.observe(seen, "", 0.0)
         assert not breaker.is_open
@@ -79,7 +79,7 @@ class TestOpening:
     def test_neutral_ones_in_between_do_not_hide_trouble(self) -> None:
         """A 429 among the troubles does not start the count anew."""
         breaker = Breaker()
-        for _ in range(THRESHOLD):
+        for _ in range(BREAKER_THRESHOLD):
             breaker.observe(Result.THROTTLED, "", 0.0)
             breaker.observe(Result.UNKNOWN, "502", 0.0)
         assert breaker.is_open
@@ -88,7 +88,7 @@ class TestOpening:
         """Whenever it is open it says why, also when it was closed a moment ago."""
         breaker = broken(at=0.0)
         breaker.observe(Result.CREATED, "", 0.1)
-        for _ in range(THRESHOLD):
+        for _ in range(BREAKER_THRESHOLD):
             breaker.observe(Result.NOT_SENT, "refused", 0.2)
         assert breaker.is_open
         assert breaker.reason == "refused"
@@ -136,7 +136,7 @@ class TestProbing:
         assert not breaker.observe(seen, "", 100.0)
         assert breaker.allowance(100.0) == (None, 0.0)
         assert breaker.reason == ""
-        for _ in range(THRESHOLD):
+        for _ in range(BREAKER_THRESHOLD):
             breaker.observe(Result.UNKNOWN, "502", 200.0)
         assert breaker.allowance(200.0)[1] == pytest.approx(FIRST_PAUSE)
 
@@ -149,14 +149,14 @@ class TestWorks:
         breaker = Breaker()
         assert not breaker.works(0.0)
         breaker.observe(Result.CREATED, "", 50.0)
-        assert breaker.works(50.0 + RECENT - 0.1)
-        assert not breaker.works(50.0 + RECENT)
+        assert breaker.works(50.0 + WORKING_FOR - 0.1)
+        assert not breaker.works(50.0 + WORKING_FOR)
 
     def test_not_while_it_is_open(self) -> None:
         """An outage that begins right after a success is nobody's fault."""
         breaker = Breaker()
         breaker.observe(Result.CREATED, "", 0.0)
-        for _ in range(THRESHOLD):
+        for _ in range(BREAKER_THRESHOLD):
             breaker.observe(Result.UNKNOWN, "502", 0.1)
         assert not breaker.works(0.1)
 

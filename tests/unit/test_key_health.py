@@ -18,10 +18,10 @@ from provisioner.core.key_health import (
     KeyHealth,
     TrialPermit,
     accepted,
-    ask,
     canonical,
     due_probe,
     refused,
+    request_trial,
     suspected,
     undecided,
 )
@@ -46,38 +46,41 @@ class TestTrials:
         """As many as there are trials, and not one more."""
         health, granted = KeyHealth(), 0
         for _ in range(10):
-            health, permit = ask(health, NOW, confirming=False)
+            health, permit = request_trial(health, NOW, confirming=False)
             granted += permit.granted
         assert granted == TRIALS
 
     def test_lost_trials_keep_nobody_waiting(self) -> None:
         """When the last trial began too long ago, the trials that said nothing are given out again."""
         health = KeyHealth(trials=TRIALS, tried_at=NOW)
-        assert not ask(health, NOW + TRIAL_LOST, confirming=False)[1].granted
+        assert not request_trial(health, NOW + TRIAL_LOST, confirming=False)[1].granted
         late = NOW + TRIAL_LOST + timedelta(microseconds=1)
-        tried, permit = ask(health, late, confirming=False)
+        tried, permit = request_trial(health, late, confirming=False)
         assert permit.granted
         assert (tried.trials, tried.tried_at) == (1, late)
 
     def test_an_undecided_trial_goes_to_another(self) -> None:
         """A trial that said nothing is given back; refused ones are not."""
         health = replace(after(KeyHealth(), 1), trials=TRIALS, tried_at=NOW)
-        assert ask(undecided(health), NOW, confirming=False)[1].granted
+        assert request_trial(undecided(health), NOW, confirming=False)[1].granted
         assert undecided(undecided(undecided(health))).trials == 1
 
     def test_an_accepted_key_needs_no_trial(self) -> None:
         """It is said how long ago it was accepted, for as long as that counts."""
         health = accepted(NOW)
         at_last = NOW + ACCEPTED_FOR
-        assert ask(health, at_last, confirming=False) == (health, TrialPermit(granted=False, accepted_for=ACCEPTED_FOR))
-        assert ask(health, at_last + timedelta(seconds=1), confirming=False)[1].granted
+        assert request_trial(health, at_last, confirming=False) == (
+            health,
+            TrialPermit(granted=False, accepted_for=ACCEPTED_FOR),
+        )
+        assert request_trial(health, at_last + timedelta(seconds=1), confirming=False)[1].granted
 
     def test_a_quarantined_key_is_tried_by_those_it_refused(self) -> None:
         """They may come to their end, all of them together with few creates; nobody else may."""
         health, granted = replace(QUARANTINED, trials=REFUSALS, tried_at=NOW), 0
-        assert ask(health, NOW, confirming=False) == (health, TrialPermit(granted=False, quarantined=True))
+        assert request_trial(health, NOW, confirming=False) == (health, TrialPermit(granted=False, quarantined=True))
         for _ in range(30):
-            health, permit = ask(health, NOW, confirming=True)
+            health, permit = request_trial(health, NOW, confirming=True)
             assert permit.quarantined
             granted += permit.granted
         assert granted == CONFIRMING_TRIALS - REFUSALS
@@ -118,9 +121,9 @@ class TestQuarantine:
         """Whoever asks first is the probe; the next one waits."""
         probing = due_probe(QUARANTINED, NOW + FIRST_PROBE)
         assert probing is not None
-        health, permit = ask(probing, NOW + FIRST_PROBE, confirming=False)
+        health, permit = request_trial(probing, NOW + FIRST_PROBE, confirming=False)
         assert permit.granted
-        assert not ask(health, NOW + FIRST_PROBE, confirming=False)[1].granted
+        assert not request_trial(health, NOW + FIRST_PROBE, confirming=False)[1].granted
 
     def test_only_a_quarantined_key_is_probed(self) -> None:
         """An unknown or accepted key needs no probe."""
@@ -148,10 +151,10 @@ class Keys(RuleBasedStateMachine):
         self.now += timedelta(seconds=seconds)
 
     @rule(confirming=st.booleans())
-    def ask(self, confirming: bool) -> None:
+    def request_trial(self, confirming: bool) -> None:
         """Ask to try it."""
         before = self.health
-        self.health, permit = ask(self.health, self.now, confirming=confirming)
+        self.health, permit = request_trial(self.health, self.now, confirming=confirming)
         assert permit.quarantined == before.is_quarantined
         if permit.granted:
             assert permit.accepted_for is None

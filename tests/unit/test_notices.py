@@ -14,9 +14,9 @@ from hypothesis import given, strategies as st
 
 from provisioner.core.alerts import Alert, Kind, find_alerts
 from provisioner.core.notices import (
-    CALM,
-    KEPT,
-    QUIET,
+    FINISHED_DELAY,
+    GIVE_UP_AFTER,
+    RECOVERY_DELAY,
     Delivery,
     Event,
     Finished,
@@ -98,7 +98,7 @@ class TestConcerns:
                 [],
                 [],
                 events=ALL,
-                now=NOON + CALM,
+                now=NOON + RECOVERY_DELAY,
             )
             (over,) = later.notices
             assert over.text.endswith(".")
@@ -112,7 +112,7 @@ class TestBatches:
         """A batch that is loaded row by row is not told between two rows; once told, not again."""
         ended = DONE.ended_at
         assert told((65, []), (70, []), (80, []), finished=[DONE]) == [(70, "batch_finished")]
-        assert ended + QUIET == at(70)
+        assert ended + FINISHED_DELAY == at(70)
 
     def test_at_the_end_of_a_run_is_told_at_once(self) -> None:
         """Who ends now will not see it quiet."""
@@ -163,7 +163,7 @@ def test_pauses_grow_and_end() -> None:
     pauses = [pause_after(tries) for tries in range(1, 40)]
     assert pauses == sorted(pauses)
     assert (pauses[0], pauses[-1]) == (10.0, 3600.0)
-    assert (is_given_up(KEPT - timedelta(seconds=1)), is_given_up(KEPT)) == (False, True)
+    assert (is_given_up(GIVE_UP_AFTER - timedelta(seconds=1)), is_given_up(GIVE_UP_AFTER)) == (False, True)
 
 
 def a_delivery(**changes: object) -> Delivery:

@@ -10,7 +10,7 @@ import pytest
 from provisioner.cli.bulk.watching import Pace, facts, folded, trouble
 from provisioner.cli.onboard.preview import Preview, question
 from provisioner.core.comparison import PlannedOutcome
-from provisioner.core.outlook import expected
+from provisioner.core.forecast import expected_pace
 from provisioner.core.reports import Leftovers, TargetReport
 from provisioner.postgres.onboarding import Tally
 
@@ -69,10 +69,10 @@ def test_nobody_says_how_long_while_nothing_moves() -> None:
 )
 def test_what_is_expected_before_the_first_create(metered: bool, reads: int | None, creates: int) -> None:
     """The limit of reads tells the plan, and so the limit of creates; without a limiter the server decides."""
-    found = expected(metered=metered, reads=reads, period=60.0)
+    found = expected_pace(metered=metered, reads=reads, period=60.0)
     assert found is not None
     assert found.pace * 60 == pytest.approx(creates)
-    assert expected(metered=None, reads=None, period=60.0) is None
+    assert expected_pace(metered=None, reads=None, period=60.0) is None
 
 
 def test_the_question_names_what_would_be_made() -> None:
@@ -89,6 +89,6 @@ def test_the_question_names_what_would_be_made() -> None:
 
 def test_a_run_counts_what_ended_in_it() -> None:
     """What succeeded or failed before is not counted; what is left is left."""
-    before = Leftovers(succeeded=5, failed={"gave_up": 2, "name_conflict": 1})
-    after = Leftovers(succeeded=9, failed={"gave_up": 3, "name_conflict": 1}, unfinished=4)
-    assert after.since(before) == Leftovers(succeeded=4, failed={"gave_up": 1}, unfinished=4)
+    before = Leftovers(succeeded=5, removed=2, failed={"gave_up": 2, "name_conflict": 1})
+    after = Leftovers(succeeded=9, removed=3, failed={"gave_up": 3, "name_conflict": 1}, unfinished=4)
+    assert after.since(before) == Leftovers(succeeded=4, removed=1, failed={"gave_up": 1}, unfinished=4)

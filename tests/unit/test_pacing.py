@@ -14,13 +14,13 @@ from hypothesis import given, strategies as st
 
 from provisioner.core.model import RateHeaders
 from provisioner.core.pacing import (
+    ALLOWANCE_POLL,
     DEFAULT_PERIOD,
-    EDGE,
-    LOT,
-    OBEYED,
-    PROBE,
+    LOT_SECONDS,
     PROBE_POLL,
+    PROBE_TIMEOUT,
     SMALLEST_LIMIT,
+    WINDOW_MARGIN,
     Allowance,
     Budget,
     LimiterReply,
@@ -60,8 +60,8 @@ class TestWhileNothingIsKnown:
     def test_another_one_asks_when_the_first_was_lost(self) -> None:
         """An answer that never comes holds nobody up for longer than ten seconds."""
         asking, _ = grant(Budget(), 1, NOW)
-        assert grant(asking, 1, NOW + PROBE - 0.1)[1].permits == 0
-        assert grant(asking, 1, NOW + PROBE)[1].permits == 1
+        assert grant(asking, 1, NOW + PROBE_TIMEOUT - 0.1)[1].permits == 0
+        assert grant(asking, 1, NOW + PROBE_TIMEOUT)[1].permits == 1
 
     def test_no_headers_mean_no_limit(self) -> None:
         """An answer that passed the limiter's place without a word says that there is none."""
@@ -90,13 +90,13 @@ class TestWithinAWindow:
         """The next permit comes after what is left of the window, shared among what is left of the permits."""
         after, granted = grant(known(200, 199, 60.0), 64, NOW)
         assert granted.permits == 1
-        assert grant(after, 64, NOW)[1].wait == pytest.approx((60 - EDGE) / 199)
+        assert grant(after, 64, NOW)[1].wait == pytest.approx((60 - WINDOW_MARGIN) / 199)
 
     def test_fast_limits_are_granted_in_lots(self) -> None:
         """One lot lasts a quarter of a second, so that the database is asked a few times a second at most."""
         after, granted = grant(known(12_000, 12_000 - 1, 60.0), 64, NOW)
-        assert granted.permits == pytest.approx(LOT * 200, abs=1)
-        assert grant(after, 64, NOW)[1].wait == pytest.approx(LOT, rel=0.05)
+        assert granted.permits == pytest.approx(LOT_SECONDS * 200, abs=1)
+        assert grant(after, 64, NOW)[1].wait == pytest.approx(LOT_SECONDS, rel=0.05)
 
     def test_others_requests_slow_us_down(self) -> None:
         """What other clients use is missing from what is left, so our permits come further apart."""
@@ -205,7 +205,7 @@ class TestWhatCanWait:
     def test_it_delays_nobody(self) -> None:
         """A spare permit does not put off the next one; the survey itself waits as long as the pace says."""
         after, granted = grant(known(200, 199, 60.0), 1, NOW, spare=True)
-        assert granted.wait == pytest.approx((60 - EDGE) / 199, rel=0.01)
+        assert granted.wait == pytest.approx((60 - WINDOW_MARGIN) / 199, rel=0.01)
         assert grant(after, 1, NOW)[1].permits == 1
 
     def test_a_limit_of_one_is_no_deadlock(self) -> None:
@@ -483,7 +483,7 @@ def test_minutes_of_more_work_than_the_limit_allows(limit: int, workers: int, la
         there = bisect_left(granted, NOW + begin + 60) - bisect_left(granted, NOW + begin)
         assert there <= limit + 2 * edge
     # Each worker asks no more often than the pace or a few times a second.
-    often = max(2 * limit / 60 + 1, 2 / LOT) + PROBE / PROBE_POLL / (WINDOWS * 60)
+    often = max(2 * limit / 60 + 1, 2 / LOT_SECONDS) + PROBE_TIMEOUT / PROBE_POLL / (WINDOWS * 60)
     assert run.asked <= workers * often * WINDOWS * 60
 
 
@@ -554,11 +554,11 @@ class TestAllowed:
         for pause, wanted, unused in asked:
             now += pause
             budget, granted = grant(budget, wanted, now, allowance=allowance)
-            assert granted.permits or 0.0 < granted.wait <= OBEYED
+            assert granted.permits or 0.0 < granted.wait <= ALLOWANCE_POLL
             back = min(unused, granted.permits)
             budget = give_back(budget, back, allowance) if back else budget
             used += granted.permits - back
-            assert used <= (now - NOW + LOT) / allowance.spacing + allowance.lot + 1e-6
+            assert used <= (now - NOW + LOT_SECONDS) / allowance.spacing + allowance.lot + 1e-6
 
     def test_its_pace_is_reached(self) -> None:
         """Who asks when told to gets all of it, where no limiter is slower."""

@@ -6,7 +6,7 @@ import pytest
 
 from provisioner.core.model import Action, Result
 from provisioner.core.projects import ProjectFilter, SeenProject, chosen
-from provisioner.infisical.parts import Asked, Reply
+from provisioner.infisical.parts import Expected, Reply
 from provisioner.infisical.projects import read_projects
 
 A, B = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
@@ -54,7 +54,7 @@ def test_a_list_is_read_leniently() -> None:
         + b"n" * 300
         + b'", "type": "kms"}]}'
     )
-    seen, projects = read_projects(Reply(Asked(Action.LOOK_UP), 200, JSON, body))
+    seen, projects = read_projects(Reply(Expected(Action.LOOK_UP), 200, JSON, body))
     assert seen.result is Result.FOUND
     assert projects == (SeenProject(A, "a [0m b"), SeenProject(B, "n" * 200, "", "kms"))
 
@@ -73,5 +73,5 @@ def test_a_list_is_read_leniently() -> None:
 )
 def test_half_a_list_is_none(status: int, body: bytes, result: Result) -> None:
     """What is missing in a list is taken for gone, so one that is not understood whole lists nothing."""
-    seen, projects = read_projects(Reply(Asked(Action.LOOK_UP), status, JSON, body))
+    seen, projects = read_projects(Reply(Expected(Action.LOOK_UP), status, JSON, body))
     assert (seen.result, projects) == (result, ())

@@ -37,7 +37,7 @@ from provisioner.core.rotations import (
     marked,
 )
 from provisioner.core.skew import Reading
-from provisioner.infisical.parts import Asked, Reply
+from provisioner.infisical.parts import Expected, Reply
 from provisioner.infisical.rotation_answers import read_rotation
 from provisioner.infisical.rotations import create_body, update_body
 from provisioner.postgres.kinds import ROTATIONS
@@ -184,7 +184,7 @@ def refusal(status: int, error: str, message: object) -> bytes:
 
 def read(status: int, body: bytes, action: Action = Action.CREATE, headers: Any = None) -> Any:
     """Read the answer to a call for the usual rotation."""
-    return read_rotation(Reply(Asked(action, PROJECT, "openrouter"), status, headers or JSON, body))
+    return read_rotation(Reply(Expected(action, PROJECT, "openrouter"), status, headers or JSON, body))
 
 
 def test_what_was_made_and_what_was_found() -> None:
@@ -210,26 +210,30 @@ STAGING = {"environment": {"slug": "staging"}, "folder": {"path": "/"}}
 @pytest.mark.parametrize(
     ("asked", "body", "result"),
     [
-        (Asked(Action.LOOK_UP, connection_id=ID), answer(id=ID.upper()), Result.FOUND),
-        (Asked(Action.LOOK_UP, connection_id=ID), answer(id=OTHER), Result.MISCONFIGURED),
-        (Asked(Action.LOOK_UP, PROJECT, "openrouter"), answer(projectId=OTHER), Result.MISCONFIGURED),
-        (Asked(Action.LOOK_UP, PROJECT, "other"), answer(), Result.MISCONFIGURED),
-        (Asked(Action.LOOK_UP, PROJECT, "openrouter", folder=("prod", "/")), answer(**STAGING), Result.MISCONFIGURED),
+        (Expected(Action.LOOK_UP, connection_id=ID), answer(id=ID.upper()), Result.FOUND),
+        (Expected(Action.LOOK_UP, connection_id=ID), answer(id=OTHER), Result.MISCONFIGURED),
+        (Expected(Action.LOOK_UP, PROJECT, "openrouter"), answer(projectId=OTHER), Result.MISCONFIGURED),
+        (Expected(Action.LOOK_UP, PROJECT, "other"), answer(), Result.MISCONFIGURED),
         (
-            Asked(Action.LOOK_UP, PROJECT, "openrouter", folder=("staging", "/a")),
+            Expected(Action.LOOK_UP, PROJECT, "openrouter", folder=("prod", "/")),
             answer(**STAGING),
             Result.MISCONFIGURED,
         ),
-        (Asked(Action.LOOK_UP, PROJECT, "openrouter", folder=("staging", "/")), answer(**STAGING), Result.FOUND),
-        (Asked(Action.CREATE, PROJECT, "openrouter", folder=("prod", "/")), answer(**STAGING), Result.UNKNOWN),
-        (Asked(Action.UPDATE, PROJECT, "openrouter", ID), answer(id=OTHER), Result.UNKNOWN),
-        (Asked(Action.REMOVE, connection_id=ID), answer(), Result.REMOVED),
-        (Asked(Action.REMOVE, connection_id=ID), answer(id=OTHER), Result.UNKNOWN),
-        (Asked(Action.REMOVE, connection_id=ID), b'{"ok": true}', Result.UNKNOWN),
-        (Asked(Action.REMOVE, connection_id=ID), b"", Result.UNKNOWN),
+        (
+            Expected(Action.LOOK_UP, PROJECT, "openrouter", folder=("staging", "/a")),
+            answer(**STAGING),
+            Result.MISCONFIGURED,
+        ),
+        (Expected(Action.LOOK_UP, PROJECT, "openrouter", folder=("staging", "/")), answer(**STAGING), Result.FOUND),
+        (Expected(Action.CREATE, PROJECT, "openrouter", folder=("prod", "/")), answer(**STAGING), Result.UNKNOWN),
+        (Expected(Action.UPDATE, PROJECT, "openrouter", ID), answer(id=OTHER), Result.UNKNOWN),
+        (Expected(Action.REMOVE, connection_id=ID), answer(), Result.REMOVED),
+        (Expected(Action.REMOVE, connection_id=ID), answer(id=OTHER), Result.UNKNOWN),
+        (Expected(Action.REMOVE, connection_id=ID), b'{"ok": true}', Result.UNKNOWN),
+        (Expected(Action.REMOVE, connection_id=ID), b"", Result.UNKNOWN),
     ],
 )
-def test_only_what_was_asked_for_is_believed(asked: Asked, body: bytes, result: Result) -> None:
+def test_only_what_was_asked_for_is_believed(asked: Expected, body: bytes, result: Result) -> None:
     """A mixed-up gateway's answer about another rotation, or about none, neither records nor removes anything."""
     seen = read_rotation(Reply(asked, 200, JSON, body))
     assert (seen.result, seen.connection is None) == (result, result is not Result.FOUND)
@@ -378,8 +382,8 @@ def test_what_is_recorded_and_gone_is_forgotten_before_it_is_made_again() -> Non
     [
         (True, False, False, True, True, 0, ""),
         (True, False, False, False, True, 0, "stays at OpenRouter"),
-        (True, False, False, True, False, 0, "may be left"),
-        (True, False, False, False, False, 0, "may be left"),
+        (True, False, False, True, False, 0, "may remain"),
+        (True, False, False, False, False, 0, "may remain"),
         (True, True, False, False, False, 0, ""),
         (True, True, True, False, True, 0, "stays at OpenRouter"),
         (False, False, False, True, True, 1, ""),

@@ -290,6 +290,26 @@ def test_options_are_held_to_the_rules_of_settings(options: dict[str, Any]) -> N
         Simulator(Options(**options))
 
 
+async def test_whatever_can_change_can_be_so_from_the_start() -> None:
+    """Maintenance, an outage or faults of changes are options as well, and the settings tell what holds now."""
+    options = Options(projects=1, maintenance=True, change_faults={"html-502": 1.0}, organization_slug="acme")
+    async with Simulator(options) as sim:
+        told = sim.world.settings.public()
+        assert (told["maintenance"], told["changeFaults"], told["seed"]) == (True, {"html-502": 1.0}, 0)
+        assert not {"secrets", "clientSecret", "projects"} & told.keys()
+        login = {"clientId": sim.client_id, "clientSecret": sim.client_secret, "organizationSlug": "acme"}
+        async with aiohttp.ClientSession(sim.url) as session:
+            statuses = []
+            for changes in ({}, {"maintenance": False}, {"organizationSlug": ""}):
+                sim.configure(**changes)
+                async with session.post("/api/v1/auth/universal-auth/login", json=login) as answer:
+                    statuses.append(answer.status)
+            async with session.patch(f"{CONNECTIONS}/{NOWHERE}", json={}) as answer:
+                statuses.append(answer.status)
+        assert statuses == [500, 200, 404, 502]
+        assert sim.state()["changeFaults"] == {"html-502": 1}
+
+
 async def test_a_test_waits_for_what_happens_in_the_server() -> None:
     """`until` returns as soon as something holds, and gives up after its time."""
     async with Simulator(Options(mode="self-hosted")) as sim, aiohttp.ClientSession(sim.url) as session:

@@ -52,6 +52,7 @@ async def test_a_secret_is_told_by_both_routes_and_by_nothing_else() -> None:
                 "environment": "prod",
                 "path": "/a",
                 "access": "read",
+                "version": 1,
                 "rotationId": None,
             }
         ]

@@ -11,7 +11,7 @@ from hypothesis import given, strategies as st
 
 from provisioner.core.model import ERROR_MESSAGE_LENGTH
 from provisioner.core.secret import MASK
-from provisioner.infisical.parts import GLANCE, TELLTALE, clean
+from provisioner.infisical.parts import LONGEST_EXAMINED, MIN_SECRET, clean
 
 KEY = "sk-or-v1-0f1e2d3c4b5a69788796a5b4c3d2e1f0"
 ZEROS = f"sk-or-v1-{'0' * 64}"
@@ -31,7 +31,7 @@ def test_messages_are_safe() -> None:
         (f"{KEY[:20]}, {KEY[3:]}", "••••, ••••"),
         (f"{KEY[:30]}…", "••••…"),
         (f"{KEY}{KEY}", "••••"),
-        (f"{'x' * (GLANCE - 20)} {KEY}"[-480 - 20 :], f"{'x' * 458} ••••"),
+        (f"{'x' * (LONGEST_EXAMINED - 20)} {KEY}"[-480 - 20 :], f"{'x' * 458} ••••"),
         ("nothing of it", "nothing of it"),
     ],
 )
@@ -62,7 +62,7 @@ def test_secrets_do_not_show_as_others_write_them(write: Callable[[str], str]) -
 )
 def test_only_the_key_is_masked(secret: str, text: str) -> None:
     """An id, a name or a word that merely has a run of characters in common with the key stays readable."""
-    alone = re.sub(rf"\b{secret}\b", MASK, text) if len(secret) < TELLTALE else text
+    alone = re.sub(rf"\b{secret}\b", MASK, text) if len(secret) < MIN_SECRET else text
     assert clean(text, secret=secret) == alone
 
 

@@ -7,7 +7,7 @@ from hypothesis import given, strategies as st
 
 from provisioner.core.model import Action, Observation, Result
 from provisioner.infisical.answers import is_unexplained, read_answer
-from provisioner.infisical.parts import Asked, Reply
+from provisioner.infisical.parts import Expected, Reply
 from provisioner.infisical.refusals import is_used_up
 
 KEY_REFUSED = "Unable to validate connection: invalid API key or insufficient permissions"
@@ -37,7 +37,7 @@ def refused(
 ) -> Observation:
     """Read a 401 of Infisical's."""
     body = {"reqId": "req-Ab3dE6gH9jK2mN", "statusCode": 401, "error": error, "message": message, **more}
-    asked = Asked(action, "6f0ba0f3-04b9-4b02-a5a6-6f9b1d4c1f6d", "openrouter", None, "sk-or-v1-key-of-the-test")
+    asked = Expected(action, "6f0ba0f3-04b9-4b02-a5a6-6f9b1d4c1f6d", "openrouter", None, "sk-or-v1-key-of-the-test")
     return read_answer(Reply(asked, 401, {"content-type": "application/json"}, json.dumps(body).encode()))
 
 

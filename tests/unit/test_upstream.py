@@ -4,18 +4,18 @@ import pytest
 from hypothesis import given, strategies as st
 
 from provisioner.core.target_health import (
-    FEW_SLOW,
     FIRST_PAUSE,
-    LATELY,
     LONGEST_PAUSE,
-    SEVERAL,
-    SLOW,
+    MIN_REFUSED_REQUESTS,
+    MIN_SLOW_REFUSALS,
+    SLOW_REFUSAL,
+    TRUSTED_FOR,
     Blame,
     Upstream,
 )
 
 FAST = 0.2
-FOUR_TRIES = FAST + SLOW + 0.1
+FOUR_TRIES = FAST + SLOW_REFUSAL + 0.1
 
 
 def refused(
@@ -36,7 +36,7 @@ def used(*keys: str, at: float = 100.0) -> Upstream:
 def in_trouble(at: float = 100.0) -> Upstream:
     """An OpenRouter that refuses what it has just accepted."""
     upstream = used("a", at=at)
-    for request in range(SEVERAL):
+    for request in range(MIN_REFUSED_REQUESTS):
         refused(upstream, request=request, now=at)
     assert upstream.is_open
     return upstream
@@ -60,14 +60,14 @@ class TestTheKey:
     def test_a_key_that_worked_is_given_the_benefit_of_the_doubt(self) -> None:
         """While others go on, a key that was accepted lately is blamed once several requests were refused with it."""
         upstream, verdicts = used("a", "b"), []
-        for request in range(SEVERAL + 1):
+        for request in range(MIN_REFUSED_REQUESTS + 1):
             upstream.accepted("b", FAST, 101.0)
             verdicts.append(refused(upstream, request=request, now=101.0))
-        assert verdicts == [Blame.NOBODY_YET] * (SEVERAL - 1) + [Blame.KEY] * 2
+        assert verdicts == [Blame.NOBODY_YET] * (MIN_REFUSED_REQUESTS - 1) + [Blame.KEY] * 2
 
     def test_a_key_that_worked_long_ago(self) -> None:
         """What was accepted minutes ago only says nothing about now."""
-        assert refused(used("a", at=0.0), now=LATELY) is Blame.KEY
+        assert refused(used("a", at=0.0), now=TRUSTED_FOR) is Blame.KEY
 
     def test_slowness_is_measured_against_what_is_usual(self) -> None:
         """Where every create takes long, a refusal that takes as long is no sign of trouble."""
@@ -98,8 +98,8 @@ class TestOpenRouter:
     @pytest.mark.parametrize("upstream", [Upstream(), used("a")], ids=["unknown key", "key that worked"])
     def test_slow_refusals_tell_sooner(self, upstream: Upstream) -> None:
         """Refusals that took four tries upstream are trouble, also of keys that nobody has seen work."""
-        verdicts = [refused(upstream, request=n, elapsed=FOUR_TRIES, now=101.0) for n in range(FEW_SLOW)]
-        assert verdicts == [Blame.NOBODY_YET] * (FEW_SLOW - 1) + [Blame.UPSTREAM]
+        verdicts = [refused(upstream, request=n, elapsed=FOUR_TRIES, now=101.0) for n in range(MIN_SLOW_REFUSALS)]
+        assert verdicts == [Blame.NOBODY_YET] * (MIN_SLOW_REFUSALS - 1) + [Blame.UPSTREAM]
 
     def test_one_that_works_in_between_starts_anew(self) -> None:
         """A few refusals among many that work are nobody's trouble."""
@@ -149,7 +149,7 @@ class TestProbing:
     def test_it_does_not_excuse_a_bad_key_for_ever(self) -> None:
         """When nothing was accepted for minutes and the refusals come at once, the key is bad after all."""
         upstream = in_trouble()
-        assert refused(upstream, now=100.0 + LATELY + 1) is Blame.KEY
+        assert refused(upstream, now=100.0 + TRUSTED_FOR + 1) is Blame.KEY
         assert not upstream.is_open
 
     def test_a_stranger_s_refusal_ends_nothing(self) -> None:

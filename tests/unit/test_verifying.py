@@ -6,7 +6,7 @@ from datetime import timedelta
 from hypothesis import given, strategies as st
 
 from provisioner.core.comparison import Project, Recorded
-from provisioner.core.verifying import AGAIN, judge
+from provisioner.core.verifying import RECHECK_AFTER, judge
 from tests.support.builders import NOON, a_connection
 
 FOUND = a_connection()
@@ -34,9 +34,9 @@ def test_what_is_missed_once_is_not_gone() -> None:
     """It is gone when it is missed again, and not before a replica would have caught up."""
     first = judge(RECORDED, NOTHING, None, NOON)
     assert (first.drift, first.missed_at, first.is_fine) == (None, NOON, False)
-    too_early = judge(RECORDED, NOTHING, NOON, NOON + AGAIN - timedelta(seconds=1))
+    too_early = judge(RECORDED, NOTHING, NOON, NOON + RECHECK_AFTER - timedelta(seconds=1))
     assert (too_early.drift, too_early.missed_at) == (None, NOON)
-    assert judge(RECORDED, NOTHING, NOON, NOON + AGAIN).drift == "gone"
+    assert judge(RECORDED, NOTHING, NOON, NOON + RECHECK_AFTER).drift == "gone"
 
 
 def test_what_differs_is_named() -> None:
@@ -52,6 +52,6 @@ def test_what_differs_is_named() -> None:
 @given(st.booleans(), st.booleans())
 def test_what_cannot_be_read_is_neither(missed: bool, later: bool) -> None:
     """A project that may not be read says nothing: what was known stays known."""
-    since = NOON - AGAIN * later if missed else None
+    since = NOON - RECHECK_AFTER * later if missed else None
     verdict = judge(RECORDED, None, since, NOON)
     assert (verdict.drift, verdict.missed_at, verdict.unread, verdict.is_fine) == (None, since, True, False)

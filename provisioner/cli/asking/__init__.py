@@ -1,1 +1,1 @@
-"""What commands ask Infisical and OpenRouter, by reading alone."""
+"""Queries to Infisical and OpenRouter by commands, all of them read-only."""

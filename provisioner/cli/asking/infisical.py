@@ -1,4 +1,4 @@
-"""Ask Infisical for the connections of many projects: by reading only, and within the read budget."""
+"""Query Infisical for the connections of many projects: read-only, and within the read budget."""
 
 import asyncio
 import time
@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from provisioner.cli.terminal.output import say
+from provisioner.cli.terminal.output import say, tell_warning
 from provisioner.core.comparison import Project
 from provisioner.core.errors import ProvisionerError
 from provisioner.core.model import Connection, Observation, Request, Result
@@ -21,34 +21,36 @@ if TYPE_CHECKING:
     from provisioner.infisical.connections import Found
     from provisioner.postgres.pool import Database
     from provisioner.settings import Settings
-    from provisioner.targets import Lines, Way
+    from provisioner.targets import InfisicalAccess, TargetLines
 
 SHOWN: Final = 20  # of a kind, one by one; --json has all
 AT_ONCE: Final = 8  # reads in flight
 PATIENCE: Final = 5  # projects in a row without an answer, after which the target is given up
+NOTABLE: Final = 15.0  # seconds of waiting for a permit, of which people are told
+WINDOWS: Final = 4  # of the rate limit, after which a read that each of them refuses is given up
 FEW: Final = 3  # projects that are asked for one by one: the list of the organization may hold 100 000 connections
 
 T = TypeVar("T")
 
 Sure = Callable[[str, Project], bool]
-"""Whether a project is taken to be as a list of the whole organization shows it."""
+"""Whether a list of the whole organization can be trusted for a project."""
 
 Tell = Callable[[str, Project | None, str], None]
-"""Is told of each project: its connections, or None and why there are none to be had."""
+"""Called for each project with its connections, or with None and the reason."""
 
 TellName = Callable[[str, str, Observation], None]
-"""Is told of each project and name what was seen."""
+"""Called for each project and name with what was found."""
 
 _HOPELESS: Final = frozenset({Result.TOKEN_TROUBLE, Result.MISCONFIGURED})
 _NO_ANSWER: Final = frozenset({Result.NOT_SENT, Result.UNKNOWN})
 
 
 class TargetUnusable(ProvisionerError):
-    """Infisical cannot be asked; the message says what to fix."""
+    """Infisical cannot be queried; the message says what to fix."""
 
 
 @dataclass(frozen=True, slots=True)
-class Unasked:
+class Unqueried:
     """Requests whose project could not be asked for, or with `project_id` None whose target."""
 
     target: str
@@ -61,26 +63,29 @@ class Unasked:
 
 
 class Surveyor:
-    """Asks one target, several projects at once. `rotations` asks for those instead of connections.
+    """Queries one target, several projects at once. `rotations` queries those instead of connections.
 
-    `whole` unless there is no list of a whole organization.
+    `whole` is false if there is no list of a whole organization.
     """
 
-    def __init__(self, way: "Way", *, rotations: "Way | None" = None, whole: bool = True) -> None:
+    def __init__(
+        self, way: "InfisicalAccess", *, rotations: "InfisicalAccess | None" = None, whole: bool = True
+    ) -> None:
         self.rotations = Surveyor(rotations, whole=False) if rotations else self
         self._name = way.name
         self._reads = way.reads
         self._connections = way.connections
         self._silent = 0
+        self._told = False
         self._turn = asyncio.Lock()
-        self._next = 0.0  # on the event loop's clock; no permit is asked for before
+        self._next = 0.0  # on the event loop's clock; no permit is requested earlier
         self._organization: Mapping[str, Project] | None = None if whole else {}
 
     async def survey(self, projects: Collection[str], tell: Tell, *, sure: Sure = lambda *_: True) -> None:
         """Find each project's connections. Raises `TargetUnusable`, `DatabaseUnavailable` and `DatabaseUnusable`.
 
-        Many projects are looked for in one list of the whole organization, where the identity may read that. A project
-        that is not in it, or that is not `sure` to be as it is there, is asked for by itself.
+        Many projects are found in one list of the whole organization, if the identity may read that. A project that is
+        missing there, or for which `sure` returns false, is queried individually.
         """
         if len(projects) > FEW and self._organization is None:
             self._organization = await self._read_organization()
@@ -100,26 +105,26 @@ class Surveyor:
         await self._side_by_side(projects, ask)
 
     async def projects(self, kind: str | None) -> "Sequence[SeenProject]":
-        """The projects of a type, or of any, that the identity is a member of. Raises as `survey`."""
+        """Return the projects of a type, or of any, that the identity is a member of. Raises as `survey`."""
         seen, found = await self._read(lambda: self._connections.projects(kind))
         if seen.result is not Result.FOUND:
             raise TargetUnusable(f"target {self._name} does not list its projects: {seen.message}")
         return found
 
     async def joined(self) -> frozenset[str] | None:
-        """The ids of the projects that the identity is in; None if this Infisical does not list them."""
+        """Return the ids of the identity's projects; None if this Infisical does not list them."""
         try:
             return frozenset(project.id for project in await self.projects(None))
         except TargetUnusable:
-            return None  # if it cannot be asked at all, the next read says so
+            return None  # if it cannot be queried at all, the next read says so
 
     async def organization(self) -> Mapping[str, Project] | None:
-        """All projects that have connections; None if the identity may not read them together. Raises as `survey`."""
+        """Return all projects with connections; None if the identity may not list them together. Raises as `survey`."""
         seen, connections = await self._read(lambda: self._connections.list(None))
         return _by_project(connections) if seen.result is Result.FOUND else None
 
     async def with_connections(self, projects: Collection[str], tell: Tell) -> None:
-        """Find each project's connections, as `survey` does; what a list of the organization lacks has none."""
+        """Find each project's connections as `survey` does; a project missing in the organization's list has none."""
         if len(projects) <= FEW or (listed := await self.organization()) is None:
             self._organization = {}
             await self.survey(projects, tell)
@@ -131,7 +136,7 @@ class Surveyor:
         return await self.organization() or {}
 
     async def look_up(self, names: Iterable[tuple[str, str]], tell: TellName) -> None:
-        """Ask for single names, each with its project: a list shows only connections of our app. Raises as `survey`."""
+        """Look up single names in their projects: lists only show connections of our app. Raises as `survey`."""
 
         async def ask(place: tuple[str, str]) -> None:
             request = Request(id=0, project_id=place[0], name=place[1], description=None, credential="default")
@@ -165,22 +170,29 @@ class Surveyor:
     async def _read(
         self, call: "Callable[[], Awaitable[tuple[Observation, tuple[T, ...]]]]"
     ) -> tuple[Observation, tuple[T, ...]]:
-        while True:
+        for _ in range(WINDOWS):
             await self._permit()
             found = await call()
             seen = found[0]
             learn_from(self._reads, seen)
-            if seen.result is not Result.THROTTLED:  # else the budget is blocked now, and waits as long as it has to
+            if seen.result is not Result.THROTTLED:
                 self._count(seen.result, seen.message)
                 return found
+        raise TargetUnusable(f"target {self._name} answers every read with 429 ({seen.message}): run the command later")
 
     async def _permit(self) -> None:
-        """Wait for a spare permit: a survey can wait, and workers look up what may have been made."""
+        """Wait for a spare permit: a survey can wait, while workers look up what may have been made."""
         clock = asyncio.get_running_loop().time
         async with self._turn:
             await asyncio.sleep(self._next - clock())
-            granted = await take_permit(self._reads, spare=True)
+            granted = await take_permit(self._reads, spare=True, waits=self._tell_wait)
             self._next = clock() + granted.wait
+
+    def _tell_wait(self, seconds: float) -> None:
+        """Say once why nothing happens, if that lasts."""
+        if seconds >= NOTABLE and not self._told:
+            self._told = True
+            tell_warning(f"target {self._name} allows no read at the moment: waiting for about {seconds:.0f} s")
 
     def _count(self, seen: Result, message: str) -> None:
         self._silent = self._silent + 1 if seen in _NO_ANSWER else 0
@@ -197,7 +209,7 @@ def _by_project(connections: Iterable[Connection]) -> Mapping[str, Project]:
 
 @asynccontextmanager
 async def surveying(settings: "Settings", database: "Database", target: str) -> AsyncIterator[Surveyor]:
-    """Log in to a target when it is first asked, and out in the end. Raises `SettingsError` if nobody can."""
+    """Log in to a target when it is first used, and log out at the end. Raises `SettingsError` without an identity."""
     from provisioner.postgres.permits import may_share
 
     async with opened(settings, database, target, shared=await may_share(database)) as found:
@@ -206,9 +218,9 @@ async def surveying(settings: "Settings", database: "Database", target: str) -> 
 
 @asynccontextmanager
 async def looking(settings: "Settings", target: str) -> AsyncIterator[Surveyor]:
-    """The same where no database may be configured: then what workers read meanwhile is seen in the answers alone.
+    """The same where a database may be missing: other processes' reads then show only in the answers.
 
-    Raises `SettingsError` if nobody can log in.
+    Raises `SettingsError` if no login is configured.
     """
     from provisioner.cli.terminal.frame import open_database
     from provisioner.core.errors import DatabaseUnavailable, DatabaseUnusable
@@ -219,7 +231,7 @@ async def looking(settings: "Settings", target: str) -> AsyncIterator[Surveyor]:
             try:
                 shared = await may_share(database)
             except (DatabaseUnavailable, DatabaseUnusable):
-                pass  # it is needed for nothing else
+                pass  # it is not needed for anything else
             else:
                 async with opened(settings, database, target, shared=shared) as found:
                     yield Surveyor(found.way)
@@ -229,7 +241,7 @@ async def looking(settings: "Settings", target: str) -> AsyncIterator[Surveyor]:
     from provisioner.targets import open_infisical
     from provisioner.worker.clock import DatabaseClock
 
-    configure_logging("critical")  # what goes wrong is told once, by the command
+    configure_logging("critical")  # the command itself reports errors, once
     clock = DatabaseClock(wall=partial(datetime.now, UTC), monotonic=time.monotonic)
     async with open_infisical(settings, target, clock, partial(LonePermits, clock)) as way:
         yield Surveyor(way)
@@ -243,24 +255,25 @@ async def opened(
     vault: "NamedVault | None" = None,
     *,
     shared: bool = True,
-) -> "AsyncIterator[Lines]":
-    """Open a target as a worker does; for reading only it needs no credential. `shared` unless we count alone."""
+) -> "AsyncIterator[TargetLines]":
+    """Open a target as a worker does; reading needs no credential. `shared` is false if we count permits alone."""
     from provisioner.credentials.vault import NamedVault
     from provisioner.observe.logs import configure_logging
     from provisioner.postgres.permits import OwnPermits, SharedPermits
     from provisioner.targets import open_lines
     from provisioner.worker.clock import DatabaseClock
 
-    configure_logging("critical")  # what goes wrong is told once, by the command
+    configure_logging("critical")  # the command itself reports errors, once
     permits = SharedPermits if shared else OwnPermits
     clock = DatabaseClock(wall=partial(datetime.now, UTC), monotonic=time.monotonic)
     async with open_lines(settings, target, database, clock, vault or NamedVault({}), permits=permits) as found:
         yield found
-        # The workers learn what our reads showed: else they would wait for the answer to a question that we asked.
+        # The workers learn what our reads showed; otherwise they would wait for the answer to a question that we asked.
         await found.way.reads.share()
+        await found.rotation_way.reads.share()
 
 
-def tell_unasked(unasked: Sequence[Unasked]) -> None:
+def tell_unasked(unasked: Sequence[Unqueried]) -> None:
     """Say how many requests could not be looked up, and why."""
     if not unasked:
         return

@@ -1,7 +1,7 @@
-"""Ask OpenRouter about the keys of requests before any of them is created: of named credentials, and sealed ones.
+"""Check the keys of requests with OpenRouter before anything is created: named credentials and sealed keys.
 
-Each key is asked about once, however many requests have it. It is a help: where OpenRouter cannot be asked, or there
-are more keys than can be asked about in a moment, the workers find out.
+Each key is checked once, however many requests use it. It is only a hint: if OpenRouter cannot be reached, or there are
+more keys than can be checked in a moment, the workers find out.
 """
 
 import asyncio
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
     from provisioner.core.ports import KeyChecker
     from provisioner.core.secret import Secret
 
-AT_ONCE: Final = 8  # questions under way
+AT_ONCE: Final = 8  # queries in flight
 PATIENCE: Final = 30.0  # seconds for all of them: somebody waits at a terminal
-MOST: Final = 5_000  # sealed keys that are opened; each is another box, even of the same key
+MOST: Final = 5_000  # sealed keys that are opened; each box is different, even for the same key
 
 
 class Opens(Protocol):
-    """A vault, as far as it is needed here."""
+    """The part of a vault that is needed here."""
 
     async def open(self, request: "Request") -> "Secret":
-        """The API key for a request; raises as the vaults do."""
+        """Return the API key for a request; raises as the vaults do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeysAsked:
-    """What is wrong with credentials, by what is in the row: `missing` cannot be had here, `refused` are no good."""
+    """Problems of credentials, by the value in the row: `missing` are not available here, `refused` are invalid."""
 
     missing: Mapping[str, str] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
@@ -41,7 +41,7 @@ class KeysAsked:
 async def ask_about_keys(
     vault: Opens, asker: "KeyChecker | None", requests: "Iterable[Request]", shown: "Mapping[str, Secret] | None" = None
 ) -> KeysAsked:
-    """Ask about the keys of these requests; `shown` are keys that are in nobody's vault, by the credential."""
+    """Check the keys of these requests; `shown` are keys that no vault has, by credential."""
     keys, missing, boxes = dict(shown or {}), dict[str, str](), 0
     for request in requests:
         credential = request.credential
@@ -68,7 +68,7 @@ async def _asked(asker: "KeyChecker", keys: "set[Secret]") -> "Mapping[Secret, K
         for key in left:
             kinds[key] = await asker.ask(key)
             if kinds[key] is KeyKind.UNKNOWN:
-                return  # it cannot be reached, or does not answer so often
+                return  # it cannot be reached, or limits the rate
 
     try:
         async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as group:

@@ -1,4 +1,4 @@
-"""`provisioner discover`: the projects that the machine identity can see, as a file that `submit` reads."""
+"""`provisioner discover`: the projects that the machine identity can see, as a file for `submit`."""
 
 from collections.abc import Sequence
 from enum import StrEnum
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from provisioner.cli.bulk.export import chosen_form
-from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, load, run_async
+from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, load
 from provisioner.cli.terminal.output import tell_detail, tell_error, tell_warning
 from provisioner.cli.terminal.progress import counting
 from provisioner.cli.terminal.streams import tell
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from provisioner.settings import Settings
 
 COLUMNS: Final = ("target", "project_id", "project_name")
-NAMED: Final = 3  # projects that cannot be asked and are told one by one
+NAMED: Final = 3  # projects that could not be queried and are listed
 
 
 Output = Annotated[
@@ -32,13 +32,13 @@ Output = Annotated[
 
 
 class RowForm(StrEnum):
-    """How the list is written."""
+    """The formats of the list."""
 
     CSV = "csv"
     JSONL = "jsonl"
 
 
-def discover(  # noqa: PLR0917  # the command line names them
+async def discover(  # noqa: PLR0917  # the command line names them
     config: Config = None,
     target: Annotated[
         str | None,
@@ -74,7 +74,7 @@ def discover(  # noqa: PLR0917  # the command line names them
         typer.Option("--format", help="csv or jsonl. Default: by the suffix of --output, or csv.", show_default=False),
     ] = None,
     output: Output = None,
-) -> None:
+) -> int:
     """List the projects that the machine identity can see, as a file for submit and plan. Changes nothing.
 
     Infisical shows an identity only the projects that it is a member of. The command needs no database. It logs in once
@@ -93,13 +93,13 @@ def discover(  # noqa: PLR0917  # the command line names them
             "must be csv or jsonl: choose one, or use another suffix for --output", param_hint="--format"
         )
     where = _target(settings, target)
-    found = run_async(_discover(settings, where, wanted, without_connection=without_connection))
+    found = await _discover(settings, where, wanted, without_connection=without_connection)
     _write(where, found.projects, written, output)
-    raise typer.Exit(found.tell(where, wanted))
+    return found.tell(where, wanted)
 
 
 class Discovered:
-    """What was found: the projects that are meant, and which of them were left out."""
+    """The result: the selected projects, and which of them were left out."""
 
     def __init__(self, seen: int, projects: Sequence[SeenProject]) -> None:
         self.seen = seen
@@ -108,7 +108,7 @@ class Discovered:
         self.unasked: list[tuple[SeenProject, str]] = []
 
     def tell(self, target: str, wanted: ProjectFilter) -> int:
-        """Say on standard error what the list holds and lacks; returns the exit status."""
+        """Report on standard error what the list contains and lacks; returns the exit status."""
         kind = "" if ProjectType.ALL in wanted.types else f" of type {' or '.join(wanted.types)}"
         given = " with a matching name" if wanted.names or wanted.exclude else ""
         has = "has" if self.connected == 1 else "have"
@@ -172,10 +172,10 @@ def _target(settings: "Settings", given: str | None) -> str:
 
 
 def _write(target: str, projects: Sequence[SeenProject], form: Form, output: Path | None) -> None:
-    from provisioner.reports.files import opened, telling
+    from provisioner.reports.files import opened, write_errors
     from provisioner.reports.forms import begin_rows
 
-    with opened(output) as stream, telling(stream.name):
+    with opened(output) as stream, write_errors(stream.name):
         writer = begin_rows(form, stream, COLUMNS)
         for project in projects:
             writer.write((target, project.id, project.name or None))

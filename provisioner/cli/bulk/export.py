@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from provisioner.cli.terminal.filters import filtering, tell_unknown_of
-from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, load, open_database, run_async
+from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, load, open_database
 from provisioner.cli.terminal.output import tell_detail
 from provisioner.core.text import several
 from provisioner.postgres.filters import Filter
 from provisioner.reports.document import Heading
-from provisioner.reports.files import opened, telling
+from provisioner.reports.files import opened, write_errors
 from provisioner.reports.forms import Form, begin, form_of
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ SPREADSHEETS: Final = frozenset({".xlsx", ".xls", ".ods", ".numbers"})
 
 
 @filtering()
-def export(
+async def export(
     config: Config = None,
     *,
     wanted: Filter,
@@ -50,7 +50,7 @@ def export(
     rotations: Annotated[
         bool, typer.Option("--rotations", help="Export rotations; `submit --rotations` loads such a file.")
     ] = False,
-) -> None:
+) -> int:
     """Export requests and their results as CSV, JSON Lines or a page, the oldest first, in one consistent snapshot.
 
     CSV and JSON Lines hold connections, or with --rotations rotations; a page holds both.
@@ -68,7 +68,7 @@ def export(
         raise typer.BadParameter(f"works only with CSV, and the format is {chosen}", param_hint="--bom")
     kinds, columns = _meant(wanted, chosen, rotations=rotations)
     task = Task(form=chosen, output=output, bom=bom, kinds=kinds, columns=columns)
-    raise typer.Exit(run_async(_export(load(config), wanted, task)))
+    return await _export(load(config), wanted, task)
 
 
 def chosen_form(form: Form | None, output: Path | None) -> Form:
@@ -81,7 +81,7 @@ def chosen_form(form: Form | None, output: Path | None) -> Form:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """What to write of which kinds, and where."""
+    """The kinds of requests to write, the format, and the destination."""
 
     form: Form
     output: Path | None
@@ -91,7 +91,7 @@ class Task:
 
 
 def _meant(wanted: Filter, form: Form, *, rotations: bool) -> "tuple[Sequence[Kind], Sequence[str]]":
-    """Which kinds are meant, and the columns of those: each kind has a file of its own. Raises bad usage."""
+    """Return the selected kinds and their columns; each kind has its own file. Raises bad usage."""
     from provisioner.postgres.browse import COLUMNS, REPORT_COLUMNS, ROTATION_COLUMNS
     from provisioner.postgres.kinds import CONNECTIONS, KINDS, ROTATIONS, kind_of_id
 
@@ -135,7 +135,7 @@ async def _export(settings: "Settings", wanted: Filter, task: Task) -> int:
 
 
 def _asked(wanted: Filter) -> Iterator[str]:
-    """What was asked for, in words."""
+    """Yield the selection, in words."""
     kinds = {
         "state": wanted.states,
         "batch": wanted.batches,
@@ -162,12 +162,12 @@ async def write_report(
     asked: str = "",
     bom: bool = False,
 ) -> None:
-    """Write every request of some kinds that the filter matches, the oldest first, all of one moment.
+    """Write every request of some kinds that the filter matches, oldest first, in one snapshot.
 
-    Without `output` to standard output.
+    Without `output`, write to standard output.
 
-    A page is called `title`, and says what was `asked` for. Raises `NotWritable`; a file that was there before is then
-    as it was.
+    A page has the title `title`, and shows the selection `asked`. Raises `NotWritable`; an existing file is then
+    unchanged.
     """
     from provisioner.postgres.browse import exporting
 
@@ -176,11 +176,11 @@ async def write_report(
             states = await snapshot.states() if form is Form.HTML else {}
             causes = await snapshot.causes() if form is Form.HTML else {}
             heading = Heading(title=title, made_at=snapshot.at, asked=asked, states=states, causes=causes)
-            # Told apart from trouble with the database here, where it is known which of the two it is.
-            with telling(stream.name):
+            # Errors of the file must not be mistaken for errors of the database.
+            with write_errors(stream.name):
                 writer = begin(form, stream, columns, heading=heading, bom=bom)
             async for row in snapshot.rows:
-                with telling(stream.name):
+                with write_errors(stream.name):
                     writer.write(row)
-            with telling(stream.name):
+            with write_errors(stream.name):
                 writer.end()

@@ -1,4 +1,4 @@
-"""A bulk file on the command line: its options, its checking, and the connections that its lines ask for."""
+"""A bulk file on the command line: its options, its checks, and the connections that its lines request."""
 
 import io
 import sys
@@ -50,14 +50,14 @@ Rotation = Annotated[
 
 
 def parse_batch(value: str | None) -> str | None:
-    """The batch that the command line names."""
+    """Parse the batch on the command line."""
     if value is not None and not is_batch(value):
         raise typer.BadParameter(BATCH_RULE)
     return value
 
 
 def parse_rotation(*, with_rotation: bool, columns: Sequence[str] | None) -> dict[str, object] | None:
-    """What every line's rotation is like unless the line says otherwise; None if no rotation is asked for."""
+    """Return the defaults of every line's rotation; None if no rotation is requested."""
     if not with_rotation and not columns:
         return None
     given: dict[str, object] = {}
@@ -77,9 +77,9 @@ def parse_rotation(*, with_rotation: bool, columns: Sequence[str] | None) -> dic
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BulkFile:
-    """A file, and what its lines ask for where they say nothing: a batch, a rotation beside the connection.
+    """A file, and the defaults for its lines: a batch, and a rotation beside the connection.
 
-    With `rotations` they ask for rotations alone.
+    With `rotations`, the lines request rotations only.
     """
 
     path: str
@@ -90,7 +90,7 @@ class BulkFile:
 
     @property
     def name(self) -> str:
-        """What the file is called in messages."""
+        """The file's name in messages."""
         return "standard input" if self.path == STDIN else self.path or "''"
 
 
@@ -98,7 +98,7 @@ class BulkFile:
 def checked_lines(
     file: BulkFile, seal: Seal, *, quiet: bool, consequence: str = NOTHING_LOADED
 ) -> Iterator[CheckedFile]:
-    """Check a whole file. Raises `FileUnusable`, which ends with the `consequence`."""
+    """Check a whole file. Raises `FileUnusable`, whose message ends with the `consequence`."""
     try:
         with _opened(file.path) as stream, reading(stream, quiet=quiet) as progress:
             checked = check_file(
@@ -129,7 +129,7 @@ def _opened(file: str) -> Iterator[io.BufferedReader]:
 
 
 class Line(NamedTuple):
-    """The connection that a line asks for, and the line's number."""
+    """The connection that a line requests, and the line's number."""
 
     number: int
     target: str
@@ -141,7 +141,7 @@ class Line(NamedTuple):
 
     @property
     def project(self) -> str:
-        """The project for people: what they call it, and its id."""
+        """The project for people: its name and its id."""
         return called(self.project_name, self.project_id)
 
 
@@ -149,10 +149,10 @@ _PICKED: Final = itemgetter(0, *(COLUMNS.index(name) + 1 for name in Line._field
 
 
 def lines_of(checked: CheckedFile) -> Iterator[Line]:
-    """The connections that the good lines of a file ask for, in order."""
+    """Yield the connections that a file's valid lines request, in order."""
     return (Line._make(_PICKED(row)) for row in checked.rows())
 
 
 def request_of(line: Line) -> Request:
-    """The request of a line, as far as its key needs it."""
+    """Return the request of a line, with the fields that finding its key needs."""
     return Request(id=0, project_id=line.project_id, name=line.name, description=None, credential=line.credential)

@@ -1,4 +1,4 @@
-"""What is in the way of a file's requests, said before they fail: targets and credentials that nobody knows."""
+"""Warn about a file's requests before they fail: unknown targets and credentials, bad keys, projects without access."""
 
 import asyncio
 from collections import Counter
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from provisioner.postgres.pool import Database
     from provisioner.settings import Settings
 
-FEW: Final = 10  # projects that are named
+FEW: Final = 10  # projects that are listed
 PATIENCE: Final = 15.0  # seconds for a login and a list; the requests are loaded already
 
 
 def forewarned(checked: CheckedFile, settings: "Settings", served: Collection[str]) -> Iterator[str]:
-    """One sentence for each target and credential that neither these settings nor a worker knows.
+    """Yield one sentence for each target and credential that neither these settings nor a worker knows.
 
-    `served` are the targets that living workers serve. Their credentials are not known here.
+    `served` are the targets of live workers. Their credentials are not known here.
     """
     targets: Counter[str] = Counter()
     credentials: Counter[str] = Counter()
@@ -50,9 +50,9 @@ def forewarned(checked: CheckedFile, settings: "Settings", served: Collection[st
 async def wrong_keys(
     settings: "Settings", checked: CheckedFile, shown: "Mapping[str, Secret]"
 ) -> Sequence[tuple[str, int, int]]:
-    """What OpenRouter says of the keys of a file's requests that are no good, with how many lines and the first one.
+    """Return what OpenRouter says about invalid keys in a file, with the number of lines and the first one.
 
-    Only keys that this host has can be asked about, and those in the file itself (`shown`, by the words in its rows).
+    Only keys that this host has, and keys in the file itself (`shown`, by the words in its rows), can be checked.
     """
     from provisioner.cli.asking.openrouter import ask_about_keys
     from provisioner.keyring import open_vault
@@ -71,9 +71,9 @@ async def wrong_keys(
 
 
 async def outsiders(checked: CheckedFile, settings: "Settings", database: "Database") -> Sequence[str]:
-    """One sentence for each target whose identity is not in some of the projects, where this host may ask.
+    """Return one sentence for each target whose identity is not in some of the projects, if this host may ask.
 
-    One login and one read a target. It is a help and no check: what stands in the way of it is passed over.
+    This takes one login and one read per target. It is only a hint: problems with it are ignored.
     """
     wanted: dict[str, dict[str, str]] = {}
     for line in lines_of(checked):
@@ -101,6 +101,6 @@ def _lacking(target: str, outside: Sequence[str], projects: int) -> str:
     more = f" and {len(outside) - FEW:,} more" if len(outside) > FEW else ""
     return (
         f"{len(outside):,} of {several(projects, 'project')} {lack} the machine identity of target {target}, or {exist}"
-        " not exist; their requests wait until it is added there with a role that may create app connections:"
+        " not exist; their requests wait until you add it there with a role that may create app connections:"
         f" {', '.join(outside[:FEW])}{more}"
     )

@@ -1,4 +1,4 @@
-"""`provisioner plan FILE`: what a bulk file would change, asked of Infisical without changing anything."""
+"""`provisioner plan FILE`: compare a bulk file with Infisical, without changing anything."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from provisioner.cli.asking.infisical import Unasked
+from provisioner.cli.asking.infisical import Unqueried
 from provisioner.cli.bulk.lines import BulkFile, File, FileFormat, Line, checked_lines, lines_of
 from provisioner.cli.bulk.obstacles import forewarned, wrong_keys
 from provisioner.cli.bulk.plan_report import Plan, tell_plan
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from provisioner.cli.asking.infisical import Surveyor
     from provisioner.core.secret import Secret
     from provisioner.postgres.pool import Database
-    from provisioner.postgres.recorded import Asked
+    from provisioner.postgres.recorded import ExistingRequest
     from provisioner.settings import Settings
 
-CHUNK: Final = 500  # projects between two looks into the table
+CHUNK: Final = 500  # projects between two queries of the table
 _ANSWERS: Final = frozenset({Result.FOUND, Result.ABSENT, Result.OTHER_APP})
 
 
@@ -37,7 +37,7 @@ def plan(  # noqa: PLR0917  # the command line names them
         bool, typer.Option("--by-name", help="Also look up each name that would be created: one more read each.")
     ] = False,
     as_json: Json = False,
-) -> None:
+) -> int:
     """Ask Infisical which connections of a bulk file exist, would be created, or would conflict. Changes nothing.
 
     The file is the one for `provisioner submit`. The command logs in once, reads the identity's projects, and then the
@@ -51,7 +51,7 @@ def plan(  # noqa: PLR0917  # the command line names them
     Example: provisioner plan projects.csv
     """
     settings = load(config)
-    settings.database_url()  # before a long file is read
+    settings.database_url()  # before reading a long file
     shown = _Shown()
     given = BulkFile(path=file, form=form)
     with checked_lines(given, shown, quiet=as_json, consequence="") as checked:
@@ -66,11 +66,11 @@ def plan(  # noqa: PLR0917  # the command line names them
             )
             result.warnings = tuple(forewarned(checked, settings, ()))
     tell_plan(result, as_json=as_json)
-    raise typer.Exit(DONE if result.is_fine else NOT_DONE)
+    return DONE if result.is_fine else NOT_DONE
 
 
 class _Shown:
-    """Seals nothing: a plan loads nothing. It keeps each key once, under a word, to ask about it."""
+    """A substitute for sealing, because a plan loads nothing. It keeps each key, under a word, to check it later."""
 
     def __init__(self) -> None:
         self.words: dict[Secret, str] = {}
@@ -88,7 +88,7 @@ async def _plan(settings: "Settings", wanted: SortedLines, result: Plan, *, quie
             for target, projects, connections in targets:
                 if target not in settings.targets:
                     problem = f"target {target} is not in the settings of this host"
-                    result.unasked.append(Unasked(target, None, connections, problem))
+                    result.unasked.append(Unqueried(target, None, connections, problem))
                     continue
                 result.projects += projects
                 async with surveying(settings, database, target) as surveyor:
@@ -112,7 +112,7 @@ async def _ask(database: "Database", surveyor: "Surveyor", target: str, projects
     def tell(project_id: str, project: Project | None, problem: str) -> None:
         names = projects[project_id]
         if project is None:
-            result.unasked.append(Unasked(target, project_id, len(names), problem))
+            result.unasked.append(Unqueried(target, project_id, len(names), problem))
             return
         for name, line in names.items():
             what, pending = _prospect(line, project, asked.get((project_id, name)))
@@ -123,7 +123,7 @@ async def _ask(database: "Database", surveyor: "Surveyor", target: str, projects
 
     def tell_name(project_id: str, name: str, seen: Observation) -> None:
         if seen.result not in _ANSWERS:
-            result.unasked.append(Unasked(target, project_id, 1, seen.message))
+            result.unasked.append(Unqueried(target, project_id, 1, seen.message))
             return
         line, found = projects[project_id][name], seen.connection
         project = Project.of([found] if found else [])
@@ -134,7 +134,7 @@ async def _ask(database: "Database", surveyor: "Surveyor", target: str, projects
     await surveyor.look_up(free, tell_name)
 
 
-def _prospect(line: Line, project: Project, asked: "Asked | None") -> tuple[PlannedOutcome, bool]:
+def _prospect(line: Line, project: Project, asked: "ExistingRequest | None") -> tuple[PlannedOutcome, bool]:
     recorded = asked.connection_id if asked and asked.status == "succeeded" else None
     what = planned_outcome(line.name, line.on_conflict, project, recorded_id=recorded)
     return what, asked is not None and asked.status == "pending"
@@ -143,11 +143,11 @@ def _prospect(line: Line, project: Project, asked: "Asked | None") -> tuple[Plan
 async def time_left(
     settings: "Settings", database: "Database", work: Counter[str], targets: Iterable[str]
 ) -> tuple[float | None, str]:
-    """Seconds until all that is pending at these targets, and `work` more, is done, and what that is taken from.
+    """Return the seconds until all pending requests at these targets and `work` more are done, and the basis.
 
-    The slowest target counts; None if nobody knows the limit of one of them.
+    The slowest target counts; None if the limit of any of them is unknown.
     """
-    from provisioner.core.outlook import expected
+    from provisioner.core.forecast import expected_pace
     from provisioner.postgres.reports import read_gauges, read_outlook
     from provisioner.settings import RateLimit
 
@@ -160,7 +160,7 @@ async def time_left(
             continue
         pace = limit.permits / limit.window if isinstance(limit, RateLimit) else report and report.expected
         if not pace and (read := reads.get(target)):
-            guess = expected(metered=read.metered, reads=read.permits, period=read.period)
+            guess = expected_pace(metered=read.metered, reads=read.permits, period=read.period)
             pace, why = (guess.pace, guess.reason) if guess else (None, "")
         if not pace:
             return None, ""

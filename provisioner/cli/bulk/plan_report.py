@@ -1,11 +1,11 @@
-"""What `plan` finds, and how it is told."""
+"""The results of `plan`, and how they are printed."""
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from provisioner.cli.asking.infisical import SHOWN, Unasked, tell_more, tell_unasked
+from provisioner.cli.asking.infisical import SHOWN, Unqueried, tell_more, tell_unasked
 from provisioner.cli.bulk.lines import Line
 from provisioner.cli.terminal.output import print_json, say, tell_detail, tell_error, tell_warning
 from provisioner.core.comparison import PlannedOutcome
@@ -13,7 +13,7 @@ from provisioner.core.model import Connection
 from provisioner.core.text import duration, several
 from provisioner.intake.errors import Problem
 
-FEW: Final = 10  # projects without the identity, one by one
+FEW: Final = 10  # projects without the identity that are listed
 _PROSPECTS: Final = {
     PlannedOutcome.EXISTS: "already exist, made by earlier requests",
     PlannedOutcome.CREATE: "would be created",
@@ -27,13 +27,13 @@ _BAD: Final = (PlannedOutcome.CONFLICT, PlannedOutcome.GONE)
 
 @dataclass(slots=True, kw_only=True)
 class Plan:
-    """What would become of a file. `work` is how many creates and replacements it would add, by target.
+    """What loading a file would lead to. `work` is the number of creates and replacements it adds, by target.
 
-    `seconds_left` is how long all of that takes, together with what is pending; None if the limit is not known.
-    `reason` says what it is taken from, before the first create has told the limit.
-    `outside` has the first request of each project that the machine identity is not in, of `projects` in all.
-    `wrong_keys`: what OpenRouter says of keys that are no good, with how many lines have them and the first of those.
-    `by_name`: names that would be created were asked for one by one, so that other apps' connections were seen.
+    All of that takes `seconds_left` seconds, together with what is pending; None if the limit is unknown. `reason` is
+    the basis of the estimate, before the first create has shown the limit. `outside` has the first request of each
+    project without the machine identity, of `projects` in total. `wrong_keys`: what OpenRouter says about invalid keys,
+    with the number of lines and the first one. `by_name`: every new name was looked up, so connections of other apps
+    were seen.
     """
 
     file: str
@@ -44,7 +44,7 @@ class Plan:
     counts: Counter[PlannedOutcome] = field(default_factory=Counter)
     work: Counter[str] = field(default_factory=Counter)
     bad: dict[PlannedOutcome, list[tuple[Line, str | None]]] = field(default_factory=dict)
-    unasked: list[Unasked] = field(default_factory=list)
+    unasked: list[Unqueried] = field(default_factory=list)
     outside: list[Line] = field(default_factory=list)
     projects: int = 0
     seconds_left: float | None = None
@@ -54,11 +54,11 @@ class Plan:
 
     @property
     def is_fine(self) -> bool:
-        """Whether all of it can be done."""
+        """Whether everything can be done."""
         return not (self.skipped or self.unasked or self.bad or self.outside or self.wrong_keys)
 
     def add(self, what: PlannedOutcome, line: Line, found: Connection | None, *, pending: bool) -> None:
-        """Count one connection; `pending` is one that is asked for already."""
+        """Count one connection; `pending` if it is requested already."""
         self.counts[what] += 1
         if what in _BAD:
             self.bad.setdefault(what, []).append((line, found.id if found else None))
@@ -66,7 +66,7 @@ class Plan:
             self.work[line.target] += 1
 
     def document(self) -> dict[str, Any]:
-        """All of it, for programs."""
+        """Everything, for programs."""
         return {
             "file": self.file,
             "lines": self.lines,
@@ -96,7 +96,7 @@ def _as_dict(line: Line) -> dict[str, Any]:
 
 
 def tell_plan(plan: Plan, *, as_json: bool) -> None:
-    """Print a plan: all of it as JSON for programs, what matters for people."""
+    """Print a plan: everything as JSON for programs, what matters for people."""
     if as_json:
         print_json(plan.document())
         return

@@ -1,4 +1,4 @@
-"""What a bulk file asks for, by target and project: on the disk if there is one, so that memory does not grow."""
+"""Sort a bulk file's requests by target and project: on disk if possible, so that memory does not grow."""
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,24 +18,24 @@ _TABLE: Final = """
         PRIMARY KEY (target, project_id, name)
     ) WITHOUT ROWID
 """
-# The first line for a connection counts, as it does when the file is loaded.
+# The first line for a connection counts, as when the file is loaded.
 _ADD: Final = "INSERT OR IGNORE INTO lines VALUES (?, ?, ?, ?, ?, ?, ?)"
 _TARGETS: Final = "SELECT target, count(DISTINCT project_id), count(*) FROM lines GROUP BY target ORDER BY target"
 _OF_TARGET: Final = "SELECT * FROM lines WHERE target = ? ORDER BY project_id, name"
 
 
 class SortedLines:
-    """The connections that are asked for, each once."""
+    """The requested connections, without repetitions."""
 
     def __init__(self, store: sqlite3.Connection) -> None:
         self._store = store
 
     def targets(self) -> list[tuple[str, int, int]]:
-        """Every target, how many of its projects are meant, and how many connections."""
+        """Return every target, with the number of its projects and of its connections."""
         return self._store.execute(_TARGETS).fetchall()
 
     def projects(self, target: str, at_once: int) -> Iterator[Projects]:
-        """A target's projects, a page at a time."""
+        """Yield a target's projects, a page at a time."""
         lines = map(Line._make, self._store.execute(_OF_TARGET, (target,)))
         by_project = (
             (project, {line.name: line for line in group})
@@ -47,10 +47,10 @@ class SortedLines:
 
 @contextmanager
 def sorted_lines(lines: Iterable[Line]) -> Iterator[SortedLines]:
-    """Sort what is asked for; the temporary file, which holds no readable key, is gone afterwards."""
+    """Sort the requests; the temporary file, which contains no readable key, is removed afterwards."""
     with closing(sqlite3.connect("" if has_disk() else ":memory:")) as store:
         if not has_disk():
-            store.execute("PRAGMA temp_store = MEMORY")  # sorting would look for a disk as well
+            store.execute("PRAGMA temp_store = MEMORY")  # sorting would use the disk too
         store.execute(_TABLE)
         store.executemany(_ADD, lines)
         yield SortedLines(store)

@@ -38,7 +38,7 @@ Rotations = Annotated[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """What the command line asks for."""
+    """The options of the command line."""
 
     file: BulkFile
     dry_run: bool
@@ -70,7 +70,7 @@ def submit(  # noqa: PLR0917  # the command line names them
     rotation: Rotation = None,
     rotations: Rotations = False,
     as_json: Json = False,
-) -> None:
+) -> int:
     """Load requests in bulk. Every line is checked first, and loading the same file again is harmless.
 
     Columns: target, project_id (required), name, description, credential, on_conflict, priority, batch, project_name,
@@ -99,13 +99,13 @@ def submit(  # noqa: PLR0917  # the command line names them
         wait=wait,
         as_json=as_json,
     )
-    raise typer.Exit(_submitted(load(config), order))
+    return _submitted(load(config), order)
 
 
 def _submitted(settings: "Settings", order: Order) -> int:
     from provisioner.cli.setup.keys import sealer
 
-    settings.database_url()  # before a long file is read
+    settings.database_url()  # before reading a long file
     with checked_lines(order.file, sealer(settings), quiet=order.as_json) as checked:
         problems, bad = tuple(checked.problems), checked.bad
         report = Report(
@@ -118,7 +118,7 @@ def _submitted(settings: "Settings", order: Order) -> int:
 
 
 def _status(report: Report) -> int:
-    """What could not be done weighs more than what was skipped or failed."""
+    """Return the exit status; what could not be done outweighs what was skipped or failed."""
     if report.skipped and not report.accepted:
         return NOT_DONE
     ended = exit_status(report.outcome) if report.outcome is not None else DONE
@@ -131,7 +131,7 @@ async def _submit(order: Order, settings: "Settings", checked: CheckedFile, repo
         if not report.accepted:
             return report
         sees_all = report.of_others is None
-        if sees_all:  # who sees only their own does not see the queues
+        if sees_all:  # a role that only sees its own requests cannot see the queues
             report = await _with_outlook(order, settings, database, report, checked, found)
         if order.wait:
             from provisioner.cli.bulk.watching import wait
@@ -143,7 +143,7 @@ async def _submit(order: Order, settings: "Settings", checked: CheckedFile, repo
     return report
 
 
-async def _with_outlook(  # noqa: PLR0917  # what was found so far
+async def _with_outlook(  # noqa: PLR0917  # the results so far
     order: Order,
     settings: "Settings",
     database: "Database",
@@ -239,7 +239,7 @@ def _with_result(report: Report, found: Sequence[Comparison], *, inserted: int, 
         accepted=True,
         inserted=inserted,
         already_there=already,
-        # Whatever somebody else inserted between our comparing and our inserting is pending too.
+        # Requests that somebody else inserted after our comparison are pending too.
         already=States(
             pending=already - succeeded - failed - cancelled, succeeded=succeeded, failed=failed, cancelled=cancelled
         ),
@@ -249,14 +249,14 @@ def _with_result(report: Report, found: Sequence[Comparison], *, inserted: int, 
 
 
 def _of_one_requester(report: Report, found: Sequence[Comparison]) -> Report:
-    """What is true when only our own requests were shown: what else was there already is others'."""
+    """Adjust the report for a role that only sees its own requests: other existing ones belong to others."""
     own = replace(report.already, pending=sum(each.pending for each in found))
     others = max(report.already_there - sum(each.existing for each in found), 0)
     return replace(report, already=own, of_others=others)
 
 
 def _with_newcomers(targets: Sequence[TargetReport], found: Sequence[Comparison]) -> Sequence[TargetReport]:
-    """The targets as they would be if the file had been loaded."""
+    """Return the targets as they would be after loading the file."""
     known = {target.target: target for target in targets}
     for each in found:
         target = known.get(each.target) or TargetReport(target=each.target)

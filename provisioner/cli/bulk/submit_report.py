@@ -1,4 +1,4 @@
-"""What `submit` tells about a file."""
+"""The report of `submit` about a file."""
 
 from dataclasses import asdict, dataclass
 
@@ -11,7 +11,7 @@ from provisioner.intake.errors import Problem
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class States:
-    """In which state those are that were in the table already."""
+    """The states of requests that existed already."""
 
     pending: int = 0
     succeeded: int = 0
@@ -24,15 +24,14 @@ class States:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What became of a file's lines, or with `dry_run` what would.
+    """What happened to a file's lines, or would happen with `dry_run`.
 
-    `accepted`: its good lines were loaded. `inserted` are new; `repeated` say what an earlier line says; `skipped` are
-    bad, and `problems` tell of the first of them; `updated` took over values (None: nobody asked), `not_updated` could
-    not now, and `refusals` say why; `different` are in the table already, with other values. `rotations`
-    are asked for by the lines (`rotations_alone`: nothing else is), `rotations_inserted` of them are new, and
-    `rotations_different` are there already, with other values. `of_others`
-    is None unless we are shown our own requests only: how many of those already there are none of ours. `outcome` is
-    what came of all of them, if that was waited for.
+    `accepted`: its valid lines were loaded. `inserted` are new, `repeated` repeat an earlier line, and `skipped` are
+    invalid; `problems` describe the first of them. `updated` existing requests got new values (None: not asked for),
+    `not_updated` could not get them now, and `refusals` say why; `different` exist with other values. The lines request
+    `rotations` (`rotations_alone`: and nothing else), of which `rotations_inserted` are new and `rotations_different`
+    exist with other values. `of_others` counts existing requests of other requesters, and is None if our role sees
+    everybody's requests. `outcome` is the final result, if it was waited for.
     """
 
     file: str
@@ -64,9 +63,9 @@ class Report:
 
 
 def tell(report: Report, *, as_json: bool) -> None:
-    """Print it: for programs all of it as JSON, for people what matters; bad lines on standard error.
+    """Print the report: for programs as JSON, for people what matters; invalid lines go to standard error.
 
-    People are told of the loading before the wait, and then of the outcome alone.
+    For people, the loading is reported before the wait, and afterwards only the outcome.
     """
     if as_json:
         print_json(report)

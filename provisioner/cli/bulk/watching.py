@@ -1,4 +1,4 @@
-"""How far requests are, while somebody watches: a display that keeps its counts, or lines without a terminal."""
+"""Show the progress of requests: a live display on a terminal, otherwise lines."""
 
 import asyncio
 import sys
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
     from provisioner.postgres.pool import Database
 
 REFRESH: Final = 0.5  # seconds
-PLAIN: Final = 10.0  # seconds between two lines where there is no terminal
+PLAIN: Final = 10.0  # seconds between two lines without a terminal
 LATELY: Final = 15.0  # seconds
-BIG: Final = 20_000  # requests, above which counting them is worth a longer pause
-LOOK: Final = 1.0  # seconds between two looks of those who only wait
-PATIENCE: Final = 30.0  # seconds without a worker: one that is restarted is back by then
-CAUSES: Final = 3  # error codes that have room
+BIG: Final = 20_000  # requests; above this, counting them justifies a longer pause
+LOOK: Final = 1.0  # seconds between two checks by those who only wait
+PATIENCE: Final = 30.0  # seconds without a worker: one that restarts is back by then
+CAUSES: Final = 3  # error codes that fit
 
 
 class Pace:
-    """How many succeed a minute, from what was seen lately: a worker tells its own with its heartbeat, and late."""
+    """Successes per minute, as observed here; a worker's own figure comes late, with its heartbeat."""
 
     def __init__(self) -> None:
         self._seen: deque[tuple[float, int]] = deque()
 
     def __call__(self, now: float, succeeded: int) -> float:
-        """The pace, after one more look."""
+        """Return the pace after one more observation."""
         self._seen.append((now, succeeded))
         while len(self._seen) > 2 and now - self._seen[0][0] > LATELY:
             self._seen.popleft()
@@ -45,7 +45,7 @@ class Pace:
 
 
 def facts(done: Tally, targets: Sequence[TargetReport], pace: float) -> Iterator[str]:
-    """What there is to say, each a short text: the counts first, which are never left out. `pace` is a minute's."""
+    """Yield what there is to say as short texts, beginning with the counts. `pace` is per minute."""
     yield f"{done.ended:,} of {done.requests:,} done"
     yield f"{done.succeeded:,} succeeded"
     causes = ", ".join(f"{count:,} {code}" for code, count in list(done.failed.items())[:CAUSES])
@@ -60,7 +60,7 @@ def facts(done: Tally, targets: Sequence[TargetReport], pace: float) -> Iterator
 
 
 def trouble(targets: Sequence[TargetReport]) -> str:
-    """Why nothing moves just now, if that is so."""
+    """Return why nothing moves at present, if so."""
     for target in targets:
         if target.pending and target.trouble:
             return f"target {target.target}: {target.trouble}; it recovers automatically"
@@ -72,12 +72,12 @@ def trouble(targets: Sequence[TargetReport]) -> str:
 
 
 async def watch(database: "Database", ids: Sequence[int], screen: "Console") -> None:
-    """Show it until all have ended, or until cancelled."""
+    """Show the progress until all requests have ended, or until cancelled."""
     if screen.is_terminal:
         await _live(database, ids, screen)
         return
     said, pace = "", Pace()
-    sys.stdout.flush()  # what was said before, for those who follow a log
+    sys.stdout.flush()  # earlier output, for a reader of the log
     with suppress(DatabaseUnavailable):
         pace(time.monotonic(), (await tally(database, ids)).succeeded)
     due = time.monotonic() + PLAIN
@@ -123,7 +123,7 @@ async def _live(database: "Database", ids: Sequence[int], screen: "Console") -> 
 
 
 def _pause(ids: Sequence[int]) -> float:
-    """Seconds between two looks: many requests are worth a longer one."""
+    """Return the seconds between two observations, longer for many requests."""
     return REFRESH * (1 + len(ids) / BIG)
 
 
@@ -135,7 +135,7 @@ def _view(done: Tally, texts: Sequence[str], note: str, took: str, width: int) -
 
     first, *rest = texts
     grid = Table.grid(padding=(0, 1))
-    # Rounded down: all of it is done only when it is.
+    # Rounded down: 100 % means everything is done.
     percent = f"{100 * done.ended // max(1, done.requests)} %"
     taken = len(f"{percent} {first} {took}") + 6
     bar = ProgressBar(total=max(1, done.requests), completed=done.ended, width=max(8, min(40, width - taken)))
@@ -147,7 +147,7 @@ def _view(done: Tally, texts: Sequence[str], note: str, took: str, width: int) -
 
 
 def folded(parts: Sequence[str], width: int) -> Iterator[str]:
-    """The parts side by side, with as many lines as they need: none is cut, unless it is wider than a line itself."""
+    """Place the parts side by side, on as many lines as needed; only a part wider than a line is cut."""
     line = ""
     for part in parts:
         joined = f"{line}   {part}" if line else part
@@ -161,7 +161,7 @@ def folded(parts: Sequence[str], width: int) -> Iterator[str]:
 
 
 async def wait(database: "Database", ids: Sequence[int], *, sees_all: bool, quiet: bool) -> Leftovers:
-    """Show how far they are, and tell what is left in the end; who does not `sees_all` waits for every one of them."""
+    """Show the progress, and return what is left at the end; without `sees_all`, wait until every request has ended."""
     showing = None
     if sees_all and not quiet:
         showing = asyncio.create_task(watch(database, ids, console(stderr=True)), name="progress")

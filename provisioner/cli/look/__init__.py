@@ -1,1 +1,1 @@
-"""Looking: status, list, show, verify."""
+"""Commands that show things: status, list, show, verify."""

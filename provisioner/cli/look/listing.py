@@ -1,13 +1,12 @@
-"""`provisioner list` and `rotations`: the requests that somebody looks for, page by page."""
+"""`provisioner list` and `rotations`: requests and rotations, page by page."""
 
-from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from provisioner.cli.terminal.filters import filtering, parse_id, tell_unknown, tell_unknown_of
-from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, Json, load, open_database, run_async
+from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, Json, load, open_database
 from provisioner.cli.terminal.output import console, one_line, print_json, say, show, tell_detail
 from provisioner.core.text import several
 from provisioner.postgres.filters import Filter
@@ -18,15 +17,11 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from provisioner.core.requests import Listed
-    from provisioner.postgres.pool import Database
     from provisioner.settings import Settings
-
-Part = Callable[["Database", Filter], Awaitable[Page]]
-"""Reads the part of the list that was asked for, and tells how many more there are."""
 
 
 @filtering()
-def list(  # noqa: A001  # the command's name
+async def list(  # noqa: A001  # the command's name
     config: Config = None,
     *,
     wanted: Filter,
@@ -41,7 +36,7 @@ def list(  # noqa: A001  # the command's name
     ] = None,
     oldest_first: Annotated[bool, typer.Option("--oldest-first", help="Show the oldest first.")] = False,
     as_json: Json = False,
-) -> None:
+) -> int:
     """List requests, the newest first by default.
 
     A filter can be repeated: a request matches if any of its values does. Different filters must all match. --json
@@ -49,14 +44,30 @@ def list(  # noqa: A001  # the command's name
 
     Example: provisioner list --state failed --error permission_denied --limit 20
     """
-    part = partial(page, limit=limit, before=before, after=after, oldest_first=oldest_first)
-    raise typer.Exit(
-        run_async(_list(load(config), wanted, part, "after" if oldest_first else "before", as_json=as_json))
-    )
+    from provisioner.cli.terminal.tables import request_table
+    from provisioner.postgres.browse import unknown_ids
+
+    async with open_database(load(config)) as database:
+        seen = await page(database, wanted, limit=limit, before=before, after=after, oldest_first=oldest_first)
+        unknown = await unknown_ids(database, wanted.ids)
+    if as_json:
+        print_json(seen.requests)
+    elif seen.requests:
+        screen = console()
+        show(request_table(seen.requests, screen), screen)
+    elif not unknown:
+        say("no request matches")
+    if seen.more:
+        _tell_more(
+            seen, f"--{'after' if oldest_first else 'before'} {seen.requests[-1].id} continues there", as_json=as_json
+        )
+    if unknown:
+        tell_unknown(unknown)
+    return NOT_DONE if unknown else DONE
 
 
 @filtering()
-def rotations(
+async def rotations(
     config: Config = None,
     *,
     wanted: Filter,
@@ -68,7 +79,7 @@ def rotations(
     ] = False,
     limit: Annotated[int, typer.Option(min=1, max=100_000, help="Maximum number of rotations to show.")] = 50,
     as_json: Json = False,
-) -> None:
+) -> int:
     """List rotations, the newest first: the secret of each, the name of its key, and what it waits for.
 
     The filters are those of list. --left-behind also prints which keys to look for at OpenRouter; after you have
@@ -80,29 +91,8 @@ def rotations(
     if deleted:
         if not wanted.ids or left_behind:
             raise typer.BadParameter("name the rotations by their ids", param_hint="--deleted")
-        raise typer.Exit(run_async(_deleted(load(config), wanted, as_json=as_json)))
-    raise typer.Exit(run_async(_rotations(load(config), wanted, limit, left_behind=left_behind, as_json=as_json)))
-
-
-async def _list(settings: "Settings", wanted: Filter, part: Part, onward: str, *, as_json: bool) -> int:
-    from provisioner.cli.terminal.tables import request_table
-    from provisioner.postgres.browse import unknown_ids
-
-    async with open_database(settings) as database:
-        seen = await part(database, wanted)
-        unknown = await unknown_ids(database, wanted.ids)
-    if as_json:
-        print_json(seen.requests)
-    elif seen.requests:
-        screen = console()
-        show(request_table(seen.requests, screen), screen)
-    elif not unknown:
-        say("no request matches")
-    if seen.more:
-        _tell_more(seen, f"--{onward} {seen.requests[-1].id} continues there", as_json=as_json)
-    if unknown:
-        tell_unknown(unknown)
-    return NOT_DONE if unknown else DONE
+        return await _deleted(load(config), wanted, as_json=as_json)
+    return await _rotations(load(config), wanted, limit, left_behind=left_behind, as_json=as_json)
 
 
 async def _rotations(settings: "Settings", wanted: Filter, limit: int, *, left_behind: bool, as_json: bool) -> int:
@@ -132,7 +122,7 @@ async def _rotations(settings: "Settings", wanted: Filter, limit: int, *, left_b
 
 def _tell_more(seen: Page, how: str, *, as_json: bool) -> None:
     number = f"{seen.more:,}" if seen.is_all else f"more than {min(seen.more, COUNTED):,}"
-    (tell_detail if as_json else say)(f"… and {number} more; {how}")  # not into the JSON's way
+    (tell_detail if as_json else say)(f"… and {number} more; {how}")  # not into the JSON
 
 
 def _rotation_table(found: "Sequence[Listed]", screen: "Console") -> "Table":

@@ -4,10 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
-import typer
-
 from provisioner.cli.terminal.filters import Id, tell_unknown
-from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, Json, load, open_database, run_async
+from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, Json, load, open_database
 from provisioner.cli.terminal.output import console, print_json, say, show as show_on
 from provisioner.core.text import several
 
@@ -16,28 +14,23 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from provisioner.core.requests import Attempt, Detail
-    from provisioner.settings import Settings
 
-SHOWN: Final = 30  # attempts that a screen has room for; --json has all of them
+SHOWN: Final = 30  # attempts that fit on a screen; --json has all of them
 
 
-def show(request: Id, config: Config = None, as_json: Json = False) -> None:
+async def show(request: Id, config: Config = None, as_json: Json = False) -> int:
     """Show one request: what happened, what happens next and when, and what to do if it failed.
 
     Exits 1 if there is no such request.
 
     Example: provisioner show 4711
     """
-    raise typer.Exit(run_async(_show(load(config), request, as_json=as_json)))
-
-
-async def _show(settings: "Settings", request: int, *, as_json: bool) -> int:
     from provisioner.cli.terminal.output import local_time
     from provisioner.core.explain import Formatters, explain
     from provisioner.core.text import duration
     from provisioner.postgres.detail import read_attempts, read_detail
 
-    async with open_database(settings) as database:
+    async with open_database(load(config)) as database:
         detail = await read_detail(database, request)
         attempts, earlier = await read_attempts(database, request, limit=None if as_json else SHOWN)
     if detail is None:
@@ -63,7 +56,7 @@ async def _show(settings: "Settings", request: int, *, as_json: bool) -> int:
 
 
 def _facts(request: "Detail") -> Iterator[tuple[str, str]]:
-    """What is known of it, without what is not there."""
+    """Yield the known facts, leaving out empty ones."""
     from provisioner.cli.terminal.output import local_time, one_line
 
     facts: dict[str, object] = {

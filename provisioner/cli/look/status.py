@@ -1,4 +1,4 @@
-"""`provisioner status`: how far everything is, and what needs a person."""
+"""`provisioner status`: progress, and what needs a person."""
 
 import asyncio
 import sys
@@ -10,7 +10,7 @@ import typer
 
 from provisioner.cli.look.status_view import as_document, changes, one_line, view
 from provisioner.cli.terminal.filters import tell_unknown_batch
-from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, Json, load, open_database, run_async
+from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, Json, load, open_database
 from provisioner.cli.terminal.output import console, say, show, tell_detail, tell_error
 from provisioner.core.alerts import alert_messages
 from provisioner.core.errors import DatabaseUnavailable, DatabaseUnusable
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from provisioner.postgres.pool import Database
     from provisioner.settings import Settings
 
-LISTED: Final = 20  # batches that a screen has room for
+LISTED: Final = 20  # batches that fit on a screen
 REFRESH: Final = 1.0  # seconds
 
 
-def status(
+async def status(
     config: Config = None,
     batch: Annotated[str | None, typer.Option(help="Only this batch.", show_default=False)] = None,
     target: Annotated[str | None, typer.Option(help="Only this target.", show_default=False)] = None,
@@ -35,27 +35,16 @@ def status(
         bool, typer.Option("--watch", help="Keep the display up to date until everything has finished.")
     ] = False,
     as_json: Json = False,
-) -> None:
+) -> int:
     """Show the progress, the pace, and what needs your attention.
 
     Exits 1 if something needs attention: a failed request, pending requests that no worker serves, or a paused target
-    that requests wait for. Where this host has a credential's key, it also says how many connections have another one.
-    --watch also says what has changed since it began; with --json it prints one line of JSON a second.
+    that requests wait for. If this host has a credential's key, the command also counts the connections that have an
+    old one. --watch also shows what has changed since it began; with --json it prints one line of JSON per second.
 
     Example: provisioner status --batch onboarding --watch
     """
-    raise typer.Exit(run_async(_status(load(config), Asked(batch, target), watch=watch, as_json=as_json)))
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What is looked at: one batch, one target, or all."""
-
-    batch: str | None
-    target: str | None
-
-
-async def _status(settings: "Settings", asked: Asked, *, watch: bool, as_json: bool) -> int:
+    settings, asked = load(config), Scope(batch, target)
     async with open_database(settings) as database:
         seen = await _read(database, asked, LISTED if not as_json else None)
         if seen.progress is None:
@@ -77,11 +66,19 @@ async def _status(settings: "Settings", asked: Asked, *, watch: bool, as_json: b
     return NOT_DONE if alert_messages(seen) else DONE
 
 
-async def _read(database: "Database", asked: Asked, most: int | None) -> Status:
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What is shown: one batch, one target, or everything."""
+
+    batch: str | None
+    target: str | None
+
+
+async def _read(database: "Database", asked: Scope, most: int | None) -> Status:
     return await read_status(database, batch=asked.batch, target=asked.target, batches=most)
 
 
-def _tell_nothing(asked: Asked) -> None:
+def _tell_nothing(asked: Scope) -> None:
     if asked.target is None:
         tell_unknown_batch([str(asked.batch)])
     else:
@@ -90,7 +87,7 @@ def _tell_nothing(asked: Asked) -> None:
 
 
 async def _old_keys(settings: "Settings", database: "Database", batch: str | None, *, connections: int) -> int | None:
-    """How many connections have another key than their credential has now; None where that cannot be compared."""
+    """Count the connections whose key differs from their credential's present one; None if that is unknown."""
     from provisioner.keyring import present_fingerprints
     from provisioner.postgres.desired_changes import TakesTooLong, outdated
 
@@ -103,11 +100,11 @@ async def _old_keys(settings: "Settings", database: "Database", batch: str | Non
         )
         return None
     except (DatabaseUnavailable, DatabaseUnusable):
-        return None  # our role may not see which keys there are, and the rest of the status is worth its while
+        return None  # our role may not read the keys, but the rest of the status is still useful
 
 
-async def _watch(database: "Database", first: Status, asked: Asked, *, as_json: bool) -> Status:
-    """Show each look until nothing is pending; return the last one, which only a terminal shows already."""
+async def _watch(database: "Database", first: Status, asked: Scope, *, as_json: bool) -> Status:
+    """Show every observation until nothing is pending; returns the last one, which only a terminal has shown."""
     screen = console()
     if screen.is_terminal and not as_json:
         return await _live(screen, _looks(database, first, asked))
@@ -135,8 +132,8 @@ async def _live(screen: "Console", looks: AsyncIterator[tuple[Status, str]]) -> 
     return seen
 
 
-async def _looks(database: "Database", seen: Status, asked: Asked) -> AsyncIterator[tuple[Status, str]]:
-    """Give what is seen every second, until nothing is pending; while nothing can be seen, the last look and why."""
+async def _looks(database: "Database", seen: Status, asked: Scope) -> AsyncIterator[tuple[Status, str]]:
+    """Yield the status every second until nothing is pending; during an outage, the last one and the reason."""
     yield seen, ""
     while seen.progress is not None and seen.progress.pending:
         await asyncio.sleep(REFRESH)

@@ -1,4 +1,4 @@
-"""How a status looks: tables on a terminal, the same without colour elsewhere, a JSON document for programs."""
+"""Render a status: tables on a terminal, the same without colour elsewhere, a JSON document for programs."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
@@ -20,20 +20,20 @@ from provisioner.core.text import duration, printable_json, several
 from provisioner.postgres.reports import Failures, Progress, Status, TargetReport
 
 BAR: Final = 12  # columns
-ROOMY: Final = 120  # columns: from here on there is room for when it started
-WIDEST: Final = 10_000  # columns, which no line has
+ROOMY: Final = 120  # columns: wide enough for the start time
+WIDEST: Final = 10_000  # columns; no line is wider
 ALWAYS: Final = ("succeeded", "failed")
 
 
 def view(status: Status, screen: Console) -> RenderableType:
-    """The whole status, for a person at this console."""
+    """Return the whole status, for a person at this console."""
     if status.progress is None or not status.progress.requests:
         return Text("no requests yet; create some with `provisioner submit FILE` or an INSERT")
     return Group(*_parts(status, screen))
 
 
 def one_line(status: Status) -> str:
-    """How far it is, in a line for a log."""
+    """Return the progress, as one line for a log."""
     progress = status.progress
     if progress is None:
         return ""
@@ -48,7 +48,7 @@ def one_line(status: Status) -> str:
 
 
 def changes(before: Status, after: Status) -> str:
-    """How many more or fewer are in each state than at an earlier look; empty if nothing has changed."""
+    """Return the changes of each state's count since an earlier status; empty if nothing has changed."""
     if before.progress is None or after.progress is None:
         return ""
     numbers = {state: getattr(after.progress, state) - getattr(before.progress, state) for state in STATES}
@@ -57,7 +57,7 @@ def changes(before: Status, after: Status) -> str:
 
 
 def as_document(status: Status, *, one_line: bool, old_keys: int | None = None) -> str:
-    """The whole status, for a program."""
+    """Return the whole status, for a program."""
     document: dict[str, Any] = asdict(status)
     document["concerns"] = alert_messages(status)
     document["old_keys"] = old_keys
@@ -65,7 +65,7 @@ def as_document(status: Status, *, one_line: bool, old_keys: int | None = None) 
 
 
 def _parts(status: Status, screen: Console) -> Iterator[RenderableType]:
-    # On a terminal each table brings its own empty lines.
+    # On a terminal each table brings its own blank lines.
     gap = [] if screen.is_terminal else [Text("")]
     rows = [each for each in (status.progress, *status.batches) if each is not None]
     progress = (_progress_lines(each, status.now) for each in dict.fromkeys(rows))
@@ -90,7 +90,7 @@ def _parts(status: Status, screen: Console) -> Iterator[RenderableType]:
 
 
 def _fitted(screen: Console, table: Table, blocks: Iterable[Sequence[Text]]) -> RenderableType:
-    """The table where its lines are whole on this screen; else a heading and indented lines for each of its rows."""
+    """Return the table if its lines fit on this screen; otherwise a heading and indented lines for each row."""
     unbounded = screen.options.update(max_width=WIDEST)
     if not screen.is_terminal or screen.measure(table, options=unbounded).maximum <= screen.width:
         return table
@@ -110,7 +110,7 @@ def _progress_lines(row: Progress, now: datetime) -> Sequence[Text]:
     states = [f"{getattr(row, state):,} {state.replace('_', ' ')}" for state in STATES if getattr(row, state)]
     ended = "ended" if row.ended_at is not None else "ends" if row.ends_at is not None else "end not known:"
     end = f"{ended} {_end(row, now)}" if row.ends_why or row.ended_at or row.ends_at else "end not known yet"
-    # The share stands before the name, which may be cut.
+    # The percentage precedes the name, which may be cut.
     done = 100 * row.finished // max(1, row.requests)
     return (
         Text(f"{done:>3} % {one_line_text(name)}"),
@@ -175,7 +175,7 @@ def _failure_lines(each: Failures) -> Sequence[Text]:
 def _progress_table(status: Status, screen: Console) -> Table:
     rows = [status.progress] if status.progress else []
     rows += [batch for batch in status.batches if batch is not status.progress]
-    # A screen has no room for what is nought everywhere; a program that reads the columns wants them all.
+    # A screen has no room for columns of zeros; a program that reads columns gets all of them.
     states = [
         state
         for state in STATES
@@ -199,7 +199,7 @@ def _number(count: int, state: str = "") -> Text:
 
 def _share(row: Progress, screen: Console) -> RenderableType:
     total = max(1, row.requests)
-    # Rounded down: everything is finished only when it is.
+    # Rounded down: 100 % means that everything is finished.
     percent = Text(f"{100 * row.finished // total} %")
     if not screen.is_terminal:
         return percent

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from provisioner.cli.asking.infisical import Unasked
+from provisioner.cli.asking.infisical import Unqueried
 from provisioner.cli.look.verify_report import Finding, Verified, tell_verified
 from provisioner.cli.terminal.filters import filtering, tell_unknown_of
-from provisioner.cli.terminal.frame import DONE, NOT_DONE, PARTLY, Config, Json, load, open_database, run_async
+from provisioner.cli.terminal.frame import DONE, NOT_DONE, PARTLY, Config, Json, load, open_database
 from provisioner.cli.terminal.progress import counting
 from provisioner.core.comparison import WRONG, AnyRecorded, Difference, Project, Recorded, differences
 from provisioner.core.requests import State
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 
 @filtering("ids", "batches", "projects", "targets")
-def verify(
+async def verify(
     config: Config = None,
     *,
     wanted: Filter,
     repair: Annotated[bool, typer.Option("--repair", help="Have workers repair what differs.")] = False,
     as_json: Json = False,
-) -> None:
+) -> int:
     """Compare recorded connections and rotations with Infisical: what is gone, or was changed there.
 
     Reported are connections that are gone or renamed, have another description, other credentials or an old key; and
@@ -47,15 +47,11 @@ def verify(
 
     Example: provisioner verify --batch onboarding --repair
     """
-    wanted = replace(wanted, states=(State.SUCCEEDED,))
-    raise typer.Exit(run_async(_verify(load(config), wanted, repairing=repair, as_json=as_json)))
-
-
-async def _verify(settings: "Settings", wanted: Filter, *, repairing: bool, as_json: bool) -> int:
     from provisioner.keyring import present_fingerprints
     from provisioner.postgres.browse import count
-    from provisioner.postgres.desired_changes import repair
+    from provisioner.postgres.desired_changes import repair as put_in_line
 
+    settings, wanted = load(config), replace(wanted, states=(State.SUCCEEDED,))
     async with open_database(settings) as database:
         if await tell_unknown_of(database, wanted):
             return NOT_DONE
@@ -64,12 +60,12 @@ async def _verify(settings: "Settings", wanted: Filter, *, repairing: bool, as_j
         verified = Verified(fingerprints=fingerprints)
         with counting("comparing", total=total, quiet=as_json) as advance:
             await _compare_all(settings, database, wanted, verified, advance)
-        if repairing:
+        if repair:
             wrong = {
                 each.recorded.id: frozenset[str]().union(*(WRONG[what] for what in each.differences))
                 for each in verified.findings
             }
-            verified.repaired = await repair(database, wrong)
+            verified.repaired = await put_in_line(database, wrong)
     tell_verified(verified, as_json=as_json)
     if verified.unasked:
         return NOT_DONE
@@ -90,7 +86,7 @@ async def _compare_all(
                 if target not in settings.targets:
                     requests = sum(map(len, projects.values()))
                     problem = f"target {target} is not in the settings of this host"
-                    verified.unasked.append(Unasked(target, None, requests, problem))
+                    verified.unasked.append(Unqueried(target, None, requests, problem))
                     continue
                 if target not in surveyors:
                     surveyors[target] = await stack.enter_async_context(surveying(settings, database, target))
@@ -100,7 +96,7 @@ async def _compare_all(
 async def _pages(
     database: "Database", wanted: Filter
 ) -> "AsyncIterator[tuple[Mapping[Place, Sequence[AnyRecorded]], Callable[[Surveyor], Surveyor]]]":
-    """What was recorded of each kind, with who is to be asked for it."""
+    """Yield what was recorded of each kind, with the surveyor for it."""
     from provisioner.postgres.kinds import ROTATIONS
     from provisioner.postgres.recorded import recorded_by_project
 
@@ -128,7 +124,7 @@ async def _compare(
         recorded = projects[project_id]
         advance(len(recorded))
         if project is None:
-            verified.unasked.append(Unasked(target, project_id, len(recorded), problem))
+            verified.unasked.append(Unqueried(target, project_id, len(recorded), problem))
             return
         verified.projects.add((target, project_id))
         verified.compared += len(recorded)
@@ -141,7 +137,8 @@ async def _compare(
                 verified.findings.append(Finding(recorded=one, differences=found))
 
     def sure(project_id: str, project: Project) -> bool:
-        # What is missing in the list of all was perhaps made after it: nothing is called gone that was not asked for.
+        # A connection missing in the list of all may have been made after it, so its project is queried before it is
+        # called gone.
         return all(Difference.GONE not in differences(one, project) for one in projects[project_id])
 
     await surveyor.survey(projects, tell, sure=sure)

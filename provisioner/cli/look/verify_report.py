@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from provisioner.cli.asking.infisical import SHOWN, Unasked, tell_more, tell_unasked
+from provisioner.cli.asking.infisical import SHOWN, Unqueried, tell_more, tell_unasked
 from provisioner.cli.terminal.output import called, print_json, say
 from provisioner.core.comparison import AnyRecorded, Difference, Recorded
 from provisioner.core.text import several
@@ -20,13 +20,13 @@ _LEFT_ALONE: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One request whose connection or rotation is not as it was recorded."""
+    """One request whose connection or rotation differs from what was recorded."""
 
     recorded: AnyRecorded
     differences: Mapping[Difference, str]
 
     def document(self) -> dict[str, Any]:
-        """What receives it, for programs."""
+        """The finding, for programs."""
         one = self.recorded
         return {
             "id": one.id,
@@ -41,7 +41,7 @@ class Finding:
 
 @dataclass(slots=True, kw_only=True)
 class Verified:
-    """What a comparison showed, and with `repaired` what becomes of each request that differs.
+    """The result of a comparison, and with `repaired` what happens to each request that differs.
 
     `fingerprints` are those of the keys that this host has; `unknown_keys` counts, by credential, the connections whose
     key could not be compared.
@@ -52,18 +52,18 @@ class Verified:
     rotations: int = 0
     projects: set[tuple[str, str]] = field(default_factory=set)
     findings: list[Finding] = field(default_factory=list)
-    unasked: list[Unasked] = field(default_factory=list)
+    unasked: list[Unqueried] = field(default_factory=list)
     unknown_keys: Counter[str] = field(default_factory=Counter)
     repaired: Mapping[int, str] | None = None
 
     @property
     def is_fine(self) -> bool:
-        """Whether all was compared and nothing differs."""
+        """Whether everything was compared and nothing differs."""
         return not (self.findings or self.unasked)
 
     @property
     def left_alone(self) -> Mapping[str, Sequence[Finding]]:
-        """What was to be repaired and is not, by the reason."""
+        """The findings that were not repaired, by reason."""
         left: dict[str, list[Finding]] = {}
         for finding in self.findings:
             outcome = (self.repaired or {}).get(finding.recorded.id, "not now")
@@ -72,13 +72,13 @@ class Verified:
         return left
 
     def note_key(self, recorded: Recorded) -> None:
-        """Count a connection whose key cannot be compared. A sealed key is nobody else's, and never outdated."""
+        """Count a connection whose key cannot be compared. A sealed key is never outdated."""
         if recorded.key_fingerprint and not recorded.credential.startswith("sealed:"):
             self.unknown_keys.update([recorded.credential] if recorded.credential not in self.fingerprints else [])
 
 
 def tell_verified(verified: Verified, *, as_json: bool) -> None:
-    """Print what a comparison showed."""
+    """Print the result of a comparison."""
     if as_json:
         findings = [finding.document() for finding in verified.findings]
         repaired = None

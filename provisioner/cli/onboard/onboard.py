@@ -84,7 +84,7 @@ Report = Annotated[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """What the command line asks for; `file` is None when Infisical is asked for the projects."""
+    """The options of the command line; `file` is None if Infisical is asked for the projects."""
 
     file: BulkFile | None
     target: str
@@ -113,12 +113,13 @@ def onboard(  # noqa: PLR0917  # the command line names them
     report: Report = None,
     with_rotation: WithRotation = False,
     rotation: Rotation = None,
-) -> None:
+) -> int:
     """Onboard projects in one command: database, schema, checks, requests, work, and a report.
 
-    Takes a file as submit does, or asks Infisical for the projects. Uses the embedded database if none is configured.
-    Says what would be created, what is in the way and how long it takes, and asks before it creates anything. Ctrl-C
-    stops cleanly; the same command goes on where it stopped, and does nothing once everything is done.
+    The projects come from a file, as for submit, or from Infisical. If no database is configured, the embedded one is
+    used. Before it creates anything, the command says what would be created, what is in the way and how long it takes,
+    and asks. Ctrl-C stops cleanly; the same command continues where it stopped, and does nothing once everything is
+    done.
 
     Exit status: 0 all done; 3 some requests failed; 1 something could not be done.
 
@@ -147,7 +148,7 @@ def onboard(  # noqa: PLR0917  # the command line names them
         batch=batch,
         rotation=columns,
     )
-    raise typer.Exit(_onboard(order, config))
+    return _onboard(order, config)
 
 
 def _require_report(report: Path | None) -> None:
@@ -184,7 +185,7 @@ def _onboard(order: Order, config: Path | None) -> int:
 
 
 def _settings(config: Path | None) -> "Settings":
-    """The settings, with the embedded database if there is no other, and without a status port."""
+    """Return the settings, with the embedded database if there is no other, and without a status port."""
     from provisioner.settings import load_settings
 
     alone: dict[str, object] = {"listen": {"address": "off"}}
@@ -204,7 +205,7 @@ async def _prepare(settings: "Settings") -> None:
     from provisioner.postgres.condition import read_server
     from provisioner.postgres.migrations import migrate
 
-    # The worker's log would run through the display; who sets a level wants to read it.
+    # The worker's log would disturb the display, unless a level was set to read it.
     given = settings.sources()["log.level"] != "default"
     configure_logging(settings.log.level if given else "critical", settings.log.format)
     url = settings.database_url()
@@ -300,7 +301,7 @@ def _agreed(order: Order, preview: "Preview") -> bool:
 
 
 async def _load(settings: "Settings", checked: CheckedFile) -> Sequence[int] | None:
-    """Load what is not there yet, and tell which requests the lines are; None where lines contradict each other."""
+    """Load new requests, and return the ids of all lines' requests; None if lines contradict each other."""
     from provisioner.intake.checked import SHOWN
     from provisioner.postgres.intake import staging
     from provisioner.postgres.onboarding import retry_credentials
@@ -324,7 +325,7 @@ async def _load(settings: "Settings", checked: CheckedFile) -> Sequence[int] | N
 
 
 async def _work(settings: "Settings", ids: Sequence[int]) -> "Leftovers | None":
-    """Work until nothing is left to do, in this process; None if there was nothing to do."""
+    """Work in this process until nothing is left to do; None if there was nothing to do."""
     from functools import partial
 
     from provisioner.cli.bulk.watching import watch

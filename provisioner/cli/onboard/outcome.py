@@ -1,4 +1,4 @@
-"""What came of an onboarding, on the terminal and in the report that was asked for."""
+"""The result of an onboarding, on the terminal and in the requested report."""
 
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from provisioner.postgres.pool import Database
     from provisioner.settings import Settings
 
-NAMED: Final = 5  # failed projects of a kind, one by one
-# What failed with these needs no retry of its own: onboard retries it, or the retry of its connection does.
+NAMED: Final = 5  # failed projects per cause that are listed
+# Failures with these codes need no separate retry: onboard retries them, or the retry of their connection does.
 _BY_ITSELF: Final = frozenset({*OF_CREDENTIALS, "connection_failed"})
 
 
 async def conclude(settings: "Settings", ids: Sequence[int], report: Path | None, left: Leftovers | None) -> int:
-    """Tell it, write the report, and return the exit status; `left` is None if there was nothing to do."""
+    """Print the result, write the report, and return the exit status; `left` is None if there was nothing to do."""
     async with open_database(settings) as database:
         done = await tally(database, ids)
         say(_result(done, left))
@@ -51,7 +51,7 @@ async def conclude(settings: "Settings", ids: Sequence[int], report: Path | None
 
 
 def _command(settings: "Settings") -> str:
-    """How this program is called for the same database as this command uses."""
+    """Return the command that runs this program with the same database."""
     database = "PROVISIONER_DATABASE_URL=embedded " if settings.sources()["database.url"] == "command line" else ""
     return f"{database}{program()}"
 
@@ -68,7 +68,7 @@ def _result(done: Tally, left: Leftovers | None) -> str:
 
 
 def _tell_left(done: Tally, left: Leftovers) -> None:
-    sys.stdout.flush()  # the last word is what is in the way
+    sys.stdout.flush()  # problems come last
     if left.unfinished:
         tell_error(
             f"stopped with {several(done.pending, 'request')} to do; nothing is lost: run the same command to continue"
@@ -80,9 +80,9 @@ def _tell_left(done: Tally, left: Leftovers) -> None:
 
 
 async def _details(database: "Database", ids: Sequence[int], done: Tally, *, command: str) -> AsyncIterator[str]:
-    """The rotations, and the failures by cause, with some projects each, and what to do.
+    """Yield the rotations, and the failures by cause, with some projects each, and what to do.
 
-    `command` is how this program is called for the same database.
+    `command` is how to call this program for the same database.
     """
     asked = await rotations(database, ids)
     if asked.rotations:

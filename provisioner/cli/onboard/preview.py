@@ -1,4 +1,4 @@
-"""What lies ahead: what would be created, exists already or conflicts, how long it takes, and what is in the way."""
+"""Predict an onboarding: what would be created, exists or conflicts, how long it takes, and what prevents it."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from provisioner.postgres.pool import Database
     from provisioner.settings import Settings
 
-AT_ONCE: Final = 5_000  # connections that the table is asked for in one statement
-NAMED: Final = 5  # of a kind, one by one
+AT_ONCE: Final = 5_000  # connections per query of the table
+NAMED: Final = 5  # of a kind that are listed
 _WORDS: Final = {
     PlannedOutcome.CREATE: "to create",
     PlannedOutcome.ADOPT: "already exist and will be adopted: recorded as they are",
@@ -33,8 +33,8 @@ _WORDS: Final = {
 class TargetAnswer:
     """What a target told: the projects that the identity is in, and what is in them.
 
-    `organization` has the projects with connections; None if the identity may not read those of the organization.
-    `missing` says of credentials, as they stand in the rows, why they cannot be used.
+    `organization` has the projects with connections; None if the identity may not list those of the organization.
+    `missing` says why credentials, as written in the rows, cannot be used.
     """
 
     projects: Mapping[str, SeenProject]
@@ -42,7 +42,7 @@ class TargetAnswer:
     missing: Mapping[str, str]
 
     def project(self, project_id: str) -> Project | None:
-        """A project with its connections; None if they are not known."""
+        """Return a project with its connections; None if they are unknown."""
         if self.organization is None:
             return None
         return self.organization.get(project_id.lower(), Project.of(()))
@@ -52,10 +52,10 @@ class TargetAnswer:
 class Preview:
     """What was found. `known` are in the table already, by status; `new` are not, by what would come of them.
 
-    `blocked` cannot be done with the settings at hand, by the reason; `wrong_keys` are those of them that have keys of
-    their own. The identity is no member of the projects of
-    `strangers`. `work` is how many creates and replacements the new ones add, by target. `seconds` is how long the rest
-    takes, None if that is not known, and `why` says from what.
+    `blocked` ones cannot be done with the present settings, by reason; `wrong_keys` are those of them with keys of
+    their own. `strangers` are requests in projects without the identity. `work` is the number of creates and
+    replacements that new ones add, by target. The rest takes `seconds`; None if that is unknown, and `why` is the
+    basis.
     """
 
     requests: int = 0
@@ -72,16 +72,16 @@ class Preview:
 
     @property
     def to_do(self) -> int:
-        """How many are not finished, new ones included."""
+        """The number of requests that are not finished, including new ones."""
         return self.known["pending"] + self.new.total()
 
     @property
     def is_hopeless(self) -> bool:
-        """Whether nothing of it can be done."""
+        """Whether nothing can be done."""
         return self.requests > 0 and self.blocked.total() >= self.requests
 
     def told(self) -> Iterator[str]:
-        """All of it, in lines."""
+        """Yield the prediction, line by line."""
         for what, word in _WORDS.items():
             if self.new[what]:
                 yield f"{self.new[what]:>9,} {word}"
@@ -102,7 +102,7 @@ class Preview:
             yield f"{'':9} conflicts are not known in advance: the identity may not list the organization's connections"
 
     def time(self) -> str:
-        """How long the rest takes, in words."""
+        """Return how long the rest takes, in words."""
         if self.seconds is None:
             return "not known before the first create"
         return f"about {duration(max(1.0, self.seconds))}" + (f" ({self.why})" if self.why else "")
@@ -208,7 +208,7 @@ async def ask_target(
 async def without_connection(
     settings: "Settings", database: "Database", target: str, told: TargetAnswer, projects: Sequence[SeenProject]
 ) -> Sequence[SeenProject]:
-    """Those of the projects that have no OpenRouter connection: one more read a project, if there is no other way."""
+    """Return the projects without an OpenRouter connection: at most one more read per project."""
     empty: dict[str, bool] = {}
     if told.organization is not None:
         empty = {each.id: not (told.organization.get(each.id.lower()) or Project.of(())).by_id for each in projects}

@@ -1,1 +1,1 @@
-"""Changing requests and targets: retry, cancel, remove, rekey, pause, resume."""
+"""Commands that change requests and targets: retry, cancel, remove, rekey, pause, resume."""

@@ -1,4 +1,4 @@
-"""What `retry`, `cancel`, `remove` and `rekey` share: which requests are meant, the question, and the steps."""
+"""Shared by `retry`, `cancel`, `remove` and `rekey`: the selection of requests, the confirmation, and the steps."""
 
 import sys
 from collections import Counter
@@ -14,7 +14,7 @@ from provisioner.core.errors import ProvisionerError
 from provisioner.postgres.filters import Filter
 from provisioner.postgres.operations import Step
 
-MANY: Final = 20  # requests that are changed without asking
+MANY: Final = 20  # requests that are changed without a confirmation
 
 All = Annotated[bool, typer.Option("--all", help="Select every request that can be changed.")]
 Yes = Annotated[
@@ -25,7 +25,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would change,
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """Which requests the command line means, and how it wants them changed."""
+    """The selected requests, and how to change them."""
 
     wanted: Filter
     yes: bool
@@ -34,7 +34,7 @@ class Order:
 
 
 def checked(wanted: Filter, *, everything: bool) -> Filter:
-    """Give the filter back, unless it would change everything without having been told to. Raises bad usage."""
+    """Return the filter, unless it would change everything without `--all`. Raises bad usage."""
     if wanted.is_empty and not everything:
         raise typer.BadParameter("select requests by ids, by filters, or with --all")
     if everything and not wanted.is_empty:
@@ -43,7 +43,7 @@ def checked(wanted: Filter, *, everything: bool) -> Filter:
 
 
 def is_confirmed(order: Order, requests: int, question: str) -> bool:
-    """Whether so many requests are to be changed; asks where there are many, and somebody can answer."""
+    """Whether this many requests are to be changed; asks if there are many and the terminal is interactive."""
     asks = requests > MANY and sys.stdin.isatty() and console(stderr=True).is_terminal
     if order.yes or not asks or typer.confirm(question, err=True):
         return True
@@ -54,7 +54,7 @@ def is_confirmed(order: Order, requests: int, question: str) -> bool:
 async def carried_out(
     steps: AsyncIterator[Step], order: Order, label: str, *, total: int, tell: Callable[[Counter[str]], None]
 ) -> Counter[str]:
-    """Take all steps, and count what they change. What was changed before an error stays so, and is told."""
+    """Run all steps, and count their changes. Changes before an error stay, and are reported."""
     changed: Counter[str] = Counter()
     try:
         with counting(label, total=total, quiet=order.as_json) as advance:

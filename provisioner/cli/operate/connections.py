@@ -1,4 +1,4 @@
-"""`provisioner remove` and `rekey`: have what was made deleted, or given the present key of its credential."""
+"""`provisioner remove` and `rekey`: delete what was made, or send it its credential's present key."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ import typer
 
 from provisioner.cli.operate.changes import All, DryRun, Order, Yes, carried_out, checked, is_confirmed
 from provisioner.cli.terminal.filters import filtering, tell_unknown_of
-from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, Json, load, open_database, run_async
+from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, Json, load, open_database
 from provisioner.cli.terminal.output import print_json, say, tell_error
 from provisioner.core.key_health import canonical
 from provisioner.postgres.desired_changes import DesiredChange, Rekeying, Removal, bring_about, preview
@@ -46,7 +46,7 @@ _LEFT: Final = {
 
 
 @filtering()
-def remove(
+async def remove(
     config: Config = None,
     *,
     wanted: Filter,
@@ -61,7 +61,7 @@ def remove(
     yes: Yes = False,
     dry_run: DryRun = False,
     as_json: Json = False,
-) -> None:
+) -> int:
     """Delete connections and rotations from Infisical: workers delete them by their recorded ids. The rows stay.
 
     Rotations that use a connection are deleted before it. Their secrets and keys stay unless you say otherwise, and
@@ -78,11 +78,12 @@ def remove(
     """
     order = Order(wanted=checked(wanted, everything=everything), yes=yes, dry_run=dry_run, as_json=as_json)
     change = Removal(adopted=adopted, with_secrets=with_secrets, revoke_keys=revoke_keys)
-    raise typer.Exit(run_async(_remove(load(config), change, order)))
+    async with open_database(load(config)) as database:
+        return await _change(database, change, order)
 
 
 @filtering("ids", "batches", "projects", "targets")
-def rekey(
+async def rekey(
     config: Config = None,
     *,
     wanted: Filter,
@@ -97,7 +98,7 @@ def rekey(
     yes: Yes = False,
     dry_run: DryRun = False,
     as_json: Json = False,
-) -> None:
+) -> int:
     """Send connections the current key of their credential, after the key was rotated.
 
     Each connection costs one PATCH by the workers. A few requests try the key first; if it is refused, the others keep
@@ -115,12 +116,12 @@ def rekey(
         raise typer.BadParameter("--all cannot be combined with ids or filters")
     names = None if credentials is None else tuple(map(canonical, credentials))
     order = Order(wanted=wanted, yes=yes, dry_run=dry_run, as_json=as_json)
-    raise typer.Exit(run_async(_rekey(load(config), names, order, outdated=outdated)))
+    return await _rekey(load(config), names, order, outdated=outdated)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What would be changed and why the rest would not, before; and what was changed."""
+    """The preview: what would be changed and why the rest would not; and what was changed."""
 
     operation: str
     dry_run: bool
@@ -128,11 +129,6 @@ class Result:
     unchanged: Mapping[str, int]
     changed: Mapping[str, int] = field(default_factory=dict)
     remarks: Sequence[str] = ()
-
-
-async def _remove(settings: "Settings", change: Removal, order: Order) -> int:
-    async with open_database(settings) as database:
-        return await _change(database, change, order)
 
 
 async def _rekey(settings: "Settings", names: tuple[str, ...] | None, order: Order, *, outdated: bool) -> int:
@@ -151,7 +147,7 @@ async def _rekey(settings: "Settings", names: tuple[str, ...] | None, order: Ord
 
 
 async def _change(database: "Database", change: DesiredChange, order: Order, remarks: Sequence[str] = ()) -> int:
-    """Foresee what becomes of each request, ask if there are many, do it, and say what changed."""
+    """Preview the change of each request, ask if there are many, apply it, and report what changed."""
     if await tell_unknown_of(database, order.wanted):
         return NOT_DONE
     found = await preview(database, change, order.wanted)
@@ -174,7 +170,7 @@ async def _change(database: "Database", change: DesiredChange, order: Order, rem
         steps = bring_about(database, change, order.wanted)
         changed = await carried_out(steps, order, change.name, total=expected, tell=tell)
     tell(changed)
-    # Ids were meant one by one: if nothing could be done for any of them, it could not be done.
+    # Ids were given one by one: if nothing could be done for any of them, the command has failed.
     return NOT_DONE if order.wanted.ids and not expected else DONE
 
 

@@ -1,15 +1,13 @@
-"""`provisioner retry` and `cancel`: put requests back in line, or call them off."""
+"""`provisioner retry` and `cancel`: put requests back in line, or cancel them."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-import typer
-
 from provisioner.cli.operate.changes import All, DryRun, Order, Yes, carried_out, checked, is_confirmed
 from provisioner.cli.terminal.filters import filtering, tell_unknown
-from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, Json, load, open_database, run_async
+from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, Json, load, open_database
 from provisioner.cli.terminal.output import print_json, say
 from provisioner.postgres.browse import count, unknown_ids
 from provisioner.postgres.filters import Filter
@@ -33,7 +31,7 @@ _WORDS: Final = {
 
 
 @filtering()
-def retry(
+async def retry(
     config: Config = None,
     *,
     wanted: Filter,
@@ -41,7 +39,7 @@ def retry(
     yes: Yes = False,
     dry_run: DryRun = False,
     as_json: Json = False,
-) -> None:
+) -> int:
     """Retry requests: failed and cancelled ones from the beginning, waiting ones at once.
 
     What is known about earlier attempts is kept, so nothing is created twice. A filter can be repeated: a request
@@ -52,11 +50,11 @@ def retry(
     """
     wanted = checked(wanted, everything=everything)
     order = Order(wanted=wanted, yes=yes, dry_run=dry_run, as_json=as_json)
-    raise typer.Exit(run_async(_change(load(config), "retry", order)))
+    return await _change(load(config), "retry", order)
 
 
 @filtering()
-def cancel(
+async def cancel(
     config: Config = None,
     *,
     wanted: Filter,
@@ -64,7 +62,7 @@ def cancel(
     yes: Yes = False,
     dry_run: DryRun = False,
     as_json: Json = False,
-) -> None:
+) -> int:
     """Cancel requests that have not finished.
 
     A request that is in flight is allowed to finish, and its connection is recorded. If an earlier attempt may have
@@ -76,12 +74,12 @@ def cancel(
     """
     wanted = checked(wanted, everything=everything)
     order = Order(wanted=wanted, yes=yes, dry_run=dry_run, as_json=as_json)
-    raise typer.Exit(run_async(_change(load(config), "cancel", order)))
+    return await _change(load(config), "cancel", order)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What was found, by state, and what became of it; `would_change` by state, with `dry_run` and before asking."""
+    """The matches by state, and what was changed; `would_change` by state, for `dry_run` and the confirmation."""
 
     operation: Operation
     dry_run: bool
@@ -92,7 +90,7 @@ class Outcome:
 
     @property
     def unchanged(self) -> int:
-        """How many were left as they are."""
+        """The number of requests that were left unchanged."""
         done = self.would_change if self.dry_run else self.changed
         return max(0, sum(self.matched.values()) - sum(done.values()))
 
@@ -122,7 +120,7 @@ async def _change(settings: "Settings", operation: Operation, order: Order) -> i
     tell(changed)
     if outcome.unknown:
         tell_unknown(outcome.unknown)
-    # Ids were meant one by one: if none of them could be changed, it could not be done.
+    # Ids were given one by one: if none of them could be changed, the command has failed.
     failed = outcome.unknown or (order.wanted.ids and not outcome.would_change)
     return NOT_DONE if failed else DONE
 

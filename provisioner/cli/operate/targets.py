@@ -1,4 +1,4 @@
-"""`provisioner pause`, `resume` and `limit`: hold a target, let it go on, or slow it down, while workers run."""
+"""`provisioner pause`, `resume` and `limit`: stop, continue or slow down a target while workers run."""
 
 from collections.abc import Collection
 from dataclasses import asdict
@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 import typer
 from pydantic_core import PydanticCustomError
 
-from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, Json, load, open_database, run_async
+from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, Json, load, open_database
 from provisioner.cli.terminal.output import local_time, print_json, say, tell_error
 from provisioner.postgres import operations
-from provisioner.postgres.operations import Hold, Limit
+from provisioner.postgres.operations import Limit, PauseState
 from provisioner.settings.values import MOST_IN_FLIGHT, RateLimit, parse_limit
 
 if TYPE_CHECKING:
@@ -27,27 +27,27 @@ Target = Annotated[
 ]
 
 
-def pause(target: Target = None, config: Config = None, as_json: Json = False) -> None:
+async def pause(target: Target = None, config: Config = None, as_json: Json = False) -> int:
     """Pause a target: workers finish what is in flight there and start nothing more.
 
     You can still insert requests; they wait. Pausing a paused target changes nothing.
 
     Example: provisioner pause default
     """
-    raise typer.Exit(run_async(_hold(load(config), target, "pause", as_json=as_json)))
+    return await _hold(load(config), target, "pause", as_json=as_json)
 
 
-def resume(target: Target = None, config: Config = None, as_json: Json = False) -> None:
+async def resume(target: Target = None, config: Config = None, as_json: Json = False) -> int:
     """Resume a paused target.
 
     Resuming a target that is not paused changes nothing.
 
     Example: provisioner resume default
     """
-    raise typer.Exit(run_async(_hold(load(config), target, "resume", as_json=as_json)))
+    return await _hold(load(config), target, "resume", as_json=as_json)
 
 
-def limit(  # noqa: PLR0917  # Typer passes names
+async def limit(  # noqa: PLR0917  # Typer passes names
     target: Target = None,
     writes: Annotated[
         str | None, typer.Option(metavar="RATE", help="Maximum rate of writes, such as 60/min.", show_default=False)
@@ -63,7 +63,7 @@ def limit(  # noqa: PLR0917  # Typer passes names
     ] = False,
     config: Config = None,
     as_json: Json = False,
-) -> None:
+) -> int:
     """Limit a target while workers run; all of them obey within about a second.
 
     The limit replaces `write_limit` and `max_in_flight` until you lift it with --as-configured, also across restarts.
@@ -77,7 +77,18 @@ def limit(  # noqa: PLR0917  # Typer passes names
     if not as_configured and writes is None and in_flight is None:
         raise typer.BadParameter("give --writes, --in-flight, or --as-configured")
     rate = _rate(writes) if writes is not None else None
-    raise typer.Exit(run_async(_limit(load(config), target, rate, in_flight, as_json=as_json)))
+    settings = load(config)
+    name = target or _only_target(settings.targets)
+    permits, period = (rate.permits, rate.window) if rate else (None, 60.0)
+    async with open_database(settings) as database:
+        if not await _is_known(database, settings, name):
+            return NOT_DONE
+        done = await operations.set_limit(database, name, writes=permits, period=period, in_flight=in_flight)
+    if as_json:
+        print_json({"target": name, **asdict(done)})
+    else:
+        say(_limited(name, done))
+    return DONE
 
 
 async def _hold(
@@ -96,7 +107,7 @@ async def _hold(
     return DONE
 
 
-def _held(target: str, operation: str, done: Hold) -> str:
+def _held(target: str, operation: str, done: PauseState) -> str:
     since = f"since {local_time(done.paused_at)} by {done.paused_by}" if done.paused_at else ""
     if operation == "pause":
         if done.changed:
@@ -117,22 +128,6 @@ def _rate(given: str) -> RateLimit:
     return rate
 
 
-async def _limit(
-    settings: "Settings", given: str | None, rate: RateLimit | None, in_flight: int | None, *, as_json: bool
-) -> int:
-    target = given or _only_target(settings.targets)
-    writes, period = (rate.permits, rate.window) if rate else (None, 60.0)
-    async with open_database(settings) as database:
-        if not await _is_known(database, settings, target):
-            return NOT_DONE
-        done = await operations.set_limit(database, target, writes=writes, period=period, in_flight=in_flight)
-    if as_json:
-        print_json({"target": target, **asdict(done)})
-    else:
-        say(_limited(target, done))
-    return DONE
-
-
 def _limited(target: str, done: Limit) -> str:
     parts = []
     if done.writes and done.period:
@@ -145,7 +140,7 @@ def _limited(target: str, done: Limit) -> str:
 
 
 async def _is_known(database: "Database", settings: "Settings", target: str) -> bool:
-    """Whether there is such a target, in the settings or in the database; if not, say so."""
+    """Whether the settings or the database know this target; if not, say so."""
     known = (await operations.known_targets(database)).union(settings.targets)
     if target not in known:
         tell_error(f"there is no target {target!r}; known targets: {', '.join(sorted(known))}")
@@ -153,7 +148,7 @@ async def _is_known(database: "Database", settings: "Settings", target: str) -> 
 
 
 def _only_target(targets: Collection[str]) -> str:
-    """The target that is meant where none is named; a usage error where there are several."""
+    """Return the target if there is only one; several are a usage error."""
     if len(targets) != 1:
         raise typer.BadParameter(f"name one of the targets: {', '.join(sorted(targets))}")
     (target,) = targets

@@ -1,1 +1,1 @@
-"""What keeps running: the worker, the demo, the simulator, and the probe of a worker."""
+"""Commands that keep running: the worker, the demo and the simulator; and the probe of a worker."""

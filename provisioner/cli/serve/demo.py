@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from provisioner.sandbox.postgres import PostgresServer
     from provisioner.sandbox.simulator import Simulator
 
-# Shares of the creates that something goes wrong with; a bad day, so that there is something to see.
+# Shares of the creates that go wrong: a bad day, so that there is something to see.
 FAULTS: Final = {
     "cut-before-commit": 0.03,
     "cut-after-commit": 0.03,
@@ -38,7 +38,7 @@ FAULTS: Final = {
     "openrouter-429": 0.01,
     "token-expired": 0.005,
 }
-# The same for creates of rotations: some of them leave a key behind.
+# The same for creates of rotations; some of them leave a key behind.
 ROTATION_FAULTS: Final = {
     "cut-before-commit": 0.02,
     "cut-after-commit": 0.03,
@@ -47,13 +47,13 @@ ROTATION_FAULTS: Final = {
     "html-502": 0.02,
 }
 WINDOW: Final = 10.0  # seconds; Infisical Cloud's is 60, but a demo has little time
-WRITES: Final = 250  # creates a window
+WRITES: Final = 250  # creates per window
 ONBOARD: Final = (
     *("onboard", "--from-infisical", "--yes", "--batch", "demo"),
     *("--with-rotation", "--rotation", "spend_limit=10"),
 )
-THEIRS: Final = 3  # connections that somebody else has under the same names
-TIME_LIMIT: Final = 3600.0  # seconds; something is broken then
+THEIRS: Final = 3  # connections of somebody else with the same names
+TIME_LIMIT: Final = 3600.0  # seconds; after that something is broken
 
 Requests = Annotated[int, typer.Option(min=1, max=100_000, help="Number of requests.")]
 Workers = Annotated[int, typer.Option(min=1, max=16, help="Number of workers.")]
@@ -63,7 +63,7 @@ Keep = Annotated[bool, typer.Option("--keep", help="Keep everything running afte
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What the demo is asked to do."""
+    """The options of the demo."""
 
     requests: int
     workers: int
@@ -108,7 +108,7 @@ async def _demo(plan: Plan) -> int:
         _say(console, "PostgreSQL", f"{server.version.split()[0]}, private, on port {server.port}")
         async with Simulator(options) as simulator:
             _say(console, "Infisical", f"simulated at {simulator.url}: {WRITES} creates per {WINDOW:g} s, with faults")
-            await migrate(server.url())  # before the workers that help, which would end without it
+            await migrate(server.url())  # before the helping workers, which would exit without it
             database = Database(server.url())
             try:
                 _take_names(plan, simulator)
@@ -129,13 +129,13 @@ async def _demo(plan: Plan) -> int:
 
 
 def _take_names(plan: Plan, simulator: "Simulator") -> None:
-    """Let somebody else have been quicker in a few of the projects."""
+    """Let somebody else take the name in a few of the projects."""
     taken = simulator.projects[:: max(1, plan.requests // THEIRS)][:THEIRS] if plan.requests > THEIRS else []
     simulator.configure(plant=[{"projectId": project, "name": "openrouter"} for project in taken])
 
 
 async def _work(plan: Plan, console: "Console", database: "Database", environment: dict[str, str], logs: Path) -> None:
-    """Onboard, with other workers that help; the last of them is killed in the middle and another takes its place."""
+    """Onboard, with other workers that help; the last of them is killed in the middle and replaced."""
     _say(console, "command", " ".join(("provisioner", *ONBOARD)))
     console.print()
     async with asyncio.timeout(TIME_LIMIT), AsyncExitStack() as stack:
@@ -181,7 +181,7 @@ async def _left_behind(database: "Database") -> int:
 def _report(console: "Console", audit: "Audit", state: dict[str, Any], left_behind: int, took: float) -> None:
     faults = ", ".join(f"{count} {name}" for name, count in sorted(state["faults"].items()))
     refused = state["requests"].get("POST /api/v1/app-connections/open-router", {}).get("429", 0)
-    states = sorted(audit.states.items(), reverse=True)  # what succeeded before what failed
+    states = sorted(audit.states.items(), reverse=True)  # successes before failures
     console.print()
     _say(console, "requests", f"{audit.requests}: " + ", ".join(f"{n} {state}" for state, n in states))
     _say(console, "creates", f"{audit.creates} sent, {refused} of them over the rate limit")
@@ -205,7 +205,7 @@ def _report(console: "Console", audit: "Audit", state: dict[str, Any], left_behi
 
 
 async def _linger(console: "Console", server: "PostgresServer", simulator: "Simulator") -> None:
-    """Leave everything running until Ctrl-C."""
+    """Keep everything running until Ctrl-C."""
     _say(console, "look further", f"export PROVISIONER_DATABASE_URL={server.url()}")
     _say(console, "", f"{program()} database psql -c 'TABLE provisioner.batch_progress'")
     _say(console, "", f"{program()} status")
@@ -220,7 +220,7 @@ async def _linger(console: "Console", server: "PostgresServer", simulator: "Simu
 
 @contextmanager
 def private_postgres() -> "Iterator[PostgresServer]":
-    """A PostgreSQL that is gone afterwards. Ends the command with a clear line where there can be none."""
+    """Start a temporary PostgreSQL. Ends the command with a clear line if that is impossible."""
     from provisioner.sandbox.postgres import PostgresServer, SandboxUnavailable
 
     server = PostgresServer()
@@ -237,7 +237,7 @@ def private_postgres() -> "Iterator[PostgresServer]":
 
 @asynccontextmanager
 async def _onboarding(environment: dict[str, str], logs: Path) -> AsyncIterator[Process]:
-    """The command of the demo, on the terminal of the person who watches."""
+    """Run the demo's command, on the terminal of the person who watches."""
     sys.stdout.flush()
     command = (sys.executable, *_called(), *ONBOARD)
     process = await asyncio.create_subprocess_exec(*command, env=environment, cwd=logs, stdin=DEVNULL)
@@ -246,20 +246,20 @@ async def _onboarding(environment: dict[str, str], logs: Path) -> AsyncIterator[
 
 
 def _called() -> tuple[str, ...]:
-    """How this program was called itself: so what the command prints can be copied."""
+    """Return how this program was called, so that printed commands can be copied."""
     given = Path(sys.argv[0])
     return (str(given.resolve()),) if given.name == "provisioner" and given.is_file() else ("-m", "provisioner")
 
 
 @asynccontextmanager
 async def worker_process(environment: dict[str, str], logs: Path, number: int) -> AsyncIterator[Process]:
-    """A worker, told to stop at the end and waited for."""
+    """Start a worker, and at the end of the block stop it and wait for it."""
     with (logs / f"worker-{number}.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             *("-m", "provisioner", "run", "--listen", "off"),
             env=environment,
-            cwd=logs,  # where no settings file lies
+            cwd=logs,  # there is no settings file here
             stdin=DEVNULL,
             stdout=log,
             stderr=log,
@@ -271,11 +271,11 @@ async def worker_process(environment: dict[str, str], logs: Path, number: int) -
 
 @asynccontextmanager
 async def _ending(process: Process) -> AsyncIterator[None]:
-    """Have a process end with the block."""
+    """End a process with the block."""
     try:
         yield
     finally:
-        with suppress(ProcessLookupError):  # the one that was killed, or has ended
+        with suppress(ProcessLookupError):  # it was killed, or has ended
             process.terminate()
         try:
             async with asyncio.timeout(10):

@@ -9,7 +9,7 @@ from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config
 from provisioner.cli.terminal.output import say, tell_error
 
 PATIENCE: Final = 3.0  # seconds
-LONGEST: Final = 500  # bytes of an answer that are shown
+LONGEST: Final = 500  # bytes of an answer to show
 
 Listen = Annotated[
     str | None,
@@ -42,17 +42,17 @@ def healthcheck(config: Config = None, listen: Listen = None, ready: Ready = Fal
 
 
 def _endpoint(config: Path | None, listen: str | None) -> tuple[str, int] | None:
-    """Where the daemon listens; nothing when it does not. Raises `SettingsError`."""
+    """Return the daemon's listening address; None if it does not listen. Raises `SettingsError`."""
     from provisioner.settings import load_settings
 
     return load_settings(config=config, overrides={"listen": {"address": listen}}).listen.endpoint
 
 
 def _ask(host: str, port: int, path: str) -> tuple[int, str]:
-    """The answer's status and its first words; 0 if there is no answer, and why."""
+    """Return the answer's status and first words; or 0, and why there is no answer."""
     from http.client import HTTPConnection, HTTPException
 
-    # Who listens everywhere listens here.
+    # A daemon that listens on every address listens on this one.
     near = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - nothing is bound here
     connection = HTTPConnection(near, port, timeout=PATIENCE)
     try:

@@ -1,4 +1,4 @@
-"""`provisioner run`: the daemon; and what a drain leaves behind, in words and as an exit status."""
+"""`provisioner run`: the daemon, and the result of a drain, in words and as an exit status."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
@@ -42,9 +42,9 @@ def run(config: Config = None, drain: Drain = False, listen: Listen = None) -> N
 
 
 def exit_status(left: "Leftovers") -> int:
-    """0 if everything is done, 1 if something could not be done, else 3 if requests failed.
+    """Return 0 if everything is done, 1 if something could not be done, else 3 if requests failed.
 
-    What is scheduled for later is no reason to fail.
+    Requests that are scheduled for later are not a failure.
     """
     if left.paused or left.quarantined or left.outside or left.unserved or left.unfinished or left.unrecorded:
         return NOT_DONE
@@ -52,13 +52,14 @@ def exit_status(left: "Leftovers") -> int:
 
 
 def told(left: "Leftovers") -> Iterator[str]:
-    """One line for each thing that a person may want to know, the total first."""
+    """Yield one line for each fact that a person may want to know, the total first."""
     from provisioner.core.alerts import advice_for
 
     failed = sum(left.failed.values())
     waiting = sum(sum(kind.values()) for kind in (left.paused, left.quarantined, left.outside, left.unserved))
     waiting += left.scheduled + left.unfinished + left.unrecorded
-    yield f"{left.succeeded:,} succeeded, {failed:,} failed, {waiting:,} left"
+    removed = f"{left.removed:,} removed, " if left.removed else ""
+    yield f"{left.succeeded:,} succeeded, {failed:,} failed, {removed}{waiting:,} left"
     for code, count in left.failed.items():
         yield (
             f"{count:,} failed with {code or 'no error code'}: {advice_for(code)};"

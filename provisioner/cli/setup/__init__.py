@@ -1,1 +1,1 @@
-"""Before the work: the schema, rights, keys, settings, and the doctor."""
+"""Commands for setting up: schema, rights, keys, settings, and the doctor."""

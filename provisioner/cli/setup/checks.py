@@ -1,4 +1,4 @@
-"""What a check of `doctor` says."""
+"""The result of a check by `doctor`."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,7 +8,7 @@ Verdict = Literal["ok", "warning", "problem"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One precondition: whether it holds, what was seen, and how to fix it if it does not."""
+    """One precondition: whether it holds, what was found, and how to fix it if it does not."""
 
     name: str
     verdict: Verdict
@@ -20,15 +20,15 @@ class Check:
 
 
 def ok(name: str, said: str) -> Check:
-    """What is as it should be."""
+    """Return a check that passed."""
     return Check(name=name, verdict="ok", said=said)
 
 
 def warning(name: str, said: str, remedy: str) -> Check:
-    """What works, but not as well as it could, or not for long."""
+    """Return a check that found something suboptimal or temporary."""
     return Check(name=name, verdict="warning", said=said, remedy=remedy)
 
 
 def problem(name: str, said: str, remedy: str = "") -> Check:
-    """What stands in the way; `remedy` may be part of what was said already."""
+    """Return a check that found a problem; `remedy` may be part of `said` already."""
     return Check(name=name, verdict="problem", said=said, remedy=remedy)

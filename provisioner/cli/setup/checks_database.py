@@ -13,7 +13,7 @@ from provisioner.postgres.access import Kind, lacking
 from provisioner.postgres.condition import Server, defaults, holders, publications, read_server
 from provisioner.postgres.migrations import require_schema
 from provisioner.postgres.reports import read_outlook
-from provisioner.postgres.rows import read_rows, unasked, unplaced, unrecorded
+from provisioner.postgres.rows import read_rows, unasked, unrecorded
 
 if TYPE_CHECKING:
     from provisioner.core.reports import TargetReport
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 OLDEST: Final = 14
 NEWEST: Final = 18
-OLD: Final = 300.0  # seconds; a transaction that lasts longer makes dead rows pile up under load
-SOME: Final = 3  # ids that stand for all of their kind
-CLOCK: Final = 2.0  # seconds that two clocks may differ
+OLD: Final = 300.0  # seconds; a longer transaction makes dead rows pile up under load
+SOME: Final = 3  # ids that serve as examples
+CLOCK: Final = 2.0  # seconds by which the two clocks may differ
 
 
 async def check_database(database: "Database", *, wall: Callable[[], float] = time.time) -> AsyncIterator[Check]:
-    """Check everything about the database; what cannot be looked at because of an earlier problem is left out.
+    """Check everything about the database; checks that an earlier problem prevents are left out.
 
     `wall` is this host's clock, in seconds since 1970.
     """
@@ -91,7 +91,7 @@ async def _contents(database: "Database", server: Server) -> AsyncIterator[Check
 
 
 def _grants(server: Server) -> str:
-    """What to do about a role without rights: nobody is advised more than is needed."""
+    """Say what to do about a role without rights, advising no more rights than necessary."""
     return (
         f"`provisioner grant --requester {server.role}` lets it insert requests and see its own, `--reader` see"
         " everything, and `--worker` run workers"
@@ -130,7 +130,7 @@ def _pooler(server: Server) -> Iterator[Check]:
 
 
 def _durability(server: Server) -> Iterator[Check]:
-    """Whether what is committed survives a crash: otherwise connections are made that nobody remembers."""
+    """Check that commits survive a crash: otherwise connections could be made that no row remembers."""
     for name, on in (("fsync", server.fsync), ("full_page_writes", server.full_page_writes)):
         if not on:
             said = f"{name} is off: after a crash of the server the database may be damaged or have lost requests"
@@ -145,7 +145,7 @@ def _password(database: "Database") -> Iterator[Check]:
 
 
 async def _surroundings(database: "Database", server: Server) -> AsyncIterator[Check]:
-    """What others have set and published."""
+    """Check defaults and publications that others have set."""
     if given := await defaults(database):
         said = f"{', '.join(given)} for our role or database"
         if server.pooled and not server.notifies:
@@ -166,12 +166,12 @@ async def _surroundings(database: "Database", server: Server) -> AsyncIterator[C
 
 
 def _clock(theirs: float, before: float, after: float) -> Check:
-    """Compare the time that the database told between two looks at our own clock."""
+    """Compare the database's time with our own clock before and after reading it."""
     ahead = max(theirs - after, before - theirs, 0.0)
     if ahead <= CLOCK:
         return ok("clock", "the database's and this host's clocks agree")
     said = f"the database's differs from this host's by {duration(ahead)}"
-    return warning("clock", said, "synchronise both with NTP; leases use the database's clock, logs use this host's")
+    return warning("clock", said, "synchronize both with NTP; leases use the database's clock, logs use this host's")
 
 
 async def _clean_up(database: "Database", server: Server) -> AsyncIterator[Check]:
@@ -198,7 +198,7 @@ def _size(count: int) -> str:
 
 
 async def _rows(database: "Database") -> AsyncIterator[Check]:
-    """Whether every outcome is recorded, every pending request has a place, and the counts are right."""
+    """Check that outcomes are recorded, pending requests have a place, and the counts are right."""
     row = await unrecorded(database)
     if row.requests:
         count = several(row.requests, "outcome")
@@ -209,7 +209,8 @@ async def _rows(database: "Database") -> AsyncIterator[Check]:
     rows = await read_rows(database)
     if rows.misplaced:
         some = ", ".join(map(str, rows.misplaced[:SOME]))
-        said = f"{len(rows.misplaced):,} pending requests have no place in the queue, for example {some}"
+        have = several(len(rows.misplaced), "pending request has", "pending requests have")
+        said = f"{have} no place in the queue, for example {some}"
         remedy = "a worker will put them in the queue; `provisioner.recount()` in SQL corrects the counts"
         yield warning("requests", f"{said}: they were written with triggers off", remedy)
     elif rows.whole:
@@ -223,12 +224,8 @@ async def _rows(database: "Database") -> AsyncIterator[Check]:
 
 
 async def _rotations(database: "Database") -> AsyncIterator[Check]:
-    """Whether each pending rotation has a place, and will have its connection some day."""
-    lost, waits = await unplaced(database), await unasked(database)
-    if lost.rotations:
-        have = several(lost.rotations, "pending rotation has", "pending rotations have")
-        said = f"{have} no place in the queue, for example {lost.example_id}"
-        yield warning("rotations", f"{said}: written with triggers off", "a worker will put them in the queue")
+    """Check that the connection of each pending rotation is requested."""
+    waits = await unasked(database)
     if waits.rotations:
         wait = several(waits.rotations, "rotation waits", "rotations wait")
         said = (
@@ -236,8 +233,8 @@ async def _rotations(database: "Database") -> AsyncIterator[Check]:
         )
         advice = f"request the connection in the same project, or run `provisioner cancel {waits.example_id}`"
         yield warning("rotations", said, advice)
-    if not lost.rotations and not waits.rotations:
-        yield ok("rotations", "every pending one has its place in the queue, and its connection is requested")
+    else:
+        yield ok("rotations", "the connection of every pending one is requested")
 
 
 async def _work(database: "Database") -> AsyncIterator[Check]:

@@ -1,4 +1,4 @@
-"""The checks of `doctor` about this host: open files, the way out, credentials, the sealing key, and who is told."""
+"""The checks of `doctor` about this host: open files, proxy, credentials, sealing key, and notices."""
 
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from provisioner.postgres.pool import Database
     from provisioner.settings import Settings
 
-NOBODY: Final = str(UUID(int=0))  # no connection has this id: asking for it proves that the token is accepted
-USUAL: Final = 16  # connections to one target that are enough for what it bears
+NOBODY: Final = str(UUID(int=0))  # no connection has this id: querying it proves that the token is accepted
+USUAL: Final = 16  # connections to one target that suffice for usual limits
 OWN: Final = 2  # connections to the database besides the pool's
 
 
 def check_files(settings: "Settings") -> Iterator[Check]:
-    """Check that this process may have as many files open as its targets need."""
+    """Check that this process may open as many files as its targets need."""
     from provisioner.descriptors import connections_each, highest_limit, least_limit
 
     targets, database = len(settings.targets), settings.database.max_connections + OWN
@@ -44,13 +44,13 @@ def check_files(settings: "Settings") -> Iterator[Check]:
 
 
 def check_proxy(settings: "Settings", name: str) -> Iterator[Check]:
-    """Tell through which proxy a target is reached, if any; a password in its URL is not shown."""
+    """Report the proxy through which a target is reached, if any; a password in its URL is not shown."""
     if via := through(settings, name):
         yield ok("proxy", f"{name} is reached {via}")
 
 
 def through(settings: "Settings", name: str) -> str:
-    """Say through which proxy a target is reached, and what says so; empty if it is reached directly."""
+    """Return the proxy through which a target is reached, and its source; empty if it is reached directly."""
     proxy = settings.targets[name].proxy
     if proxy is None:
         return ""
@@ -74,7 +74,7 @@ async def check_credentials(settings: "Settings") -> AsyncIterator[Check]:
         try:
             key = await vault.open(asking(name))
         except (CredentialUnknown, CredentialUnreadable) as error:
-            # The one that is there without being said; nobody may need it.
+            # The built-in credential, which may be unused.
             unsaid = settings.sources().get(f"credentials.{name}.env") == "default"
             if credential.env is not None and unsaid:
                 remedy = "set it if requests use the credential default"
@@ -86,7 +86,7 @@ async def check_credentials(settings: "Settings") -> AsyncIterator[Check]:
 
 
 async def _proven(settings: "Settings", name: str, key: "Secret", asker: "OpenRouter | None") -> Check:
-    """What OpenRouter itself says of a key; that it cannot be asked matters only to those who want it asked."""
+    """Return what OpenRouter says about a key; being unable to ask is a problem only if the settings demand it."""
     verdict = KeyKind.UNKNOWN if asker is None else await asker.ask(key)
     if verdict in REASONS:
         return problem("credential", f"{name}: {REASONS[verdict]}", advice_for(ErrorCode.CREDENTIAL_REFUSED))
@@ -99,7 +99,7 @@ async def _proven(settings: "Settings", name: str, key: "Secret", asker: "OpenRo
 
 
 async def check_sealing(settings: "Settings", database: "Database") -> AsyncIterator[Check]:
-    """Check that this host can open what the database's current key seals."""
+    """Check that this host can open keys that are sealed with the database's current key."""
     from provisioner.postgres.sealing import current_key
 
     current = await current_key(database)
@@ -117,7 +117,10 @@ def _sealing(settings: "Settings", current: str | None) -> Iterator[Check]:
         yield problem("sealing", str(error))
         return
     if current is None:
-        yield ok("sealing", "no key is published, so no API key can be sealed; `provisioner keys generate` makes one")
+        yield ok(
+            "sealing",
+            "no sealing key is published, so API keys cannot be sealed; `provisioner keys generate` makes one",
+        )
     elif current in kept:
         yield ok("sealing", f"key {current} seals, and {path} opens it")
     else:
@@ -125,12 +128,12 @@ def _sealing(settings: "Settings", current: str | None) -> Iterator[Check]:
 
 
 def asking(credential: str) -> Request:
-    """A request of nobody, to have its credential opened."""
+    """Return a request that only serves to open a credential."""
     return Request(id=0, project_id=NOBODY, name="openrouter", description=None, credential=credential)
 
 
 async def check_notify(settings: "Settings", database: "Database | None", *, send: bool) -> AsyncIterator[Check]:
-    """Check that others are told; with `send`, by telling them something. `database` is None if it cannot be used."""
+    """Check that notices work; with `send`, by sending one. `database` is None if it cannot be used."""
     if settings.notify.url is None:
         if send:
             yield problem("notify", "no notices are sent: notify.url is not set", "set it, or PROVISIONER_NOTIFY__URL")
@@ -140,7 +143,7 @@ async def check_notify(settings: "Settings", database: "Database | None", *, sen
     else:
         host = urlsplit(settings.notify.url.reveal()).hostname
         signed = "signed" if settings.notify.signing_key else "not signed"
-        yield ok("notify", f"{host} is told of {settings.notify.events}; {signed}")
+        yield ok("notify", f"{host} receives {settings.notify.events}; {signed}")
     if database is not None:
         async for check in _undelivered(database):
             yield check

@@ -1,4 +1,4 @@
-"""The checks of `doctor` that ask Infisical."""
+"""The checks of `doctor` that query Infisical."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -22,10 +22,10 @@ from provisioner.worker.reads import learn_from, take_permit
 if TYPE_CHECKING:
     from provisioner.postgres.pool import Database
     from provisioner.settings import Settings
-    from provisioner.targets import Lines, Way
+    from provisioner.targets import InfisicalAccess, TargetLines
     from provisioner.worker.target import Target
 
-LONGEST: Final = 70.0  # seconds to wait for a permit: a little more than a window
+LONGEST: Final = 70.0  # seconds to wait for a permit: slightly more than a window
 SKEW: Final = 5.0  # seconds that Infisical's clock may differ from this host's
 
 _ANSWERS: Final = frozenset(
@@ -39,7 +39,7 @@ _ANSWERS: Final = frozenset(
 async def check_target(
     settings: "Settings", database: "Database", name: str, project: str | None, *, metered: bool
 ) -> AsyncIterator[Check]:
-    """Log in to a target, once, and read a little; `metered` unless the database, which keeps the budget, is away."""
+    """Log in to a target once, and read a little; `metered` unless the database with the budget is unavailable."""
     from provisioner.keyring import open_vault
 
     try:
@@ -50,7 +50,9 @@ async def check_target(
         yield problem("identity", str(error))
 
 
-async def _opened(settings: "Settings", lines: "Lines", project: str | None, *, metered: bool) -> AsyncIterator[Check]:
+async def _opened(
+    settings: "Settings", lines: "TargetLines", project: str | None, *, metered: bool
+) -> AsyncIterator[Check]:
     way = lines.way
     seen = await _read(way, lambda: way.connections.get(NOBODY), metered=metered)
     if seen is None or seen.result not in _ANSWERS:
@@ -72,7 +74,7 @@ async def _opened(settings: "Settings", lines: "Lines", project: str | None, *, 
 
 
 async def _fetched(settings: "Settings", target: "Target") -> AsyncIterator[Check]:
-    """Fetch each credential that comes from this target; no key is shown."""
+    """Fetch each credential that this target keeps; no key is shown."""
     for name, credential in settings.credentials.items():
         if credential.place is None or (credential.target or target.name) != target.name:
             continue
@@ -92,8 +94,10 @@ def _login(settings: "Settings", name: str) -> str:
     return "logged in (one login; three that fail in a row would lock this identity for 5 minutes)"
 
 
-async def _read(way: "Way", call: Callable[[], Awaitable[Observation]], *, metered: bool) -> Observation | None:
-    """Make one call within the read budget; None if it gave no permit for a whole window."""
+async def _read(
+    way: "InfisicalAccess", call: Callable[[], Awaitable[Observation]], *, metered: bool
+) -> Observation | None:
+    """Make one call within the read budget; None if there was no permit for a whole window."""
     if not metered:
         return await call()
     try:
@@ -122,7 +126,7 @@ def _skew(name: str, skew: float) -> Check:
     if abs(skew) <= SKEW:
         return ok("clock", f"Infisical's ({name}) and this host's agree")
     said = f"Infisical's ({name}) differs from this host's by {duration(abs(skew))}"
-    return warning("clock", said, "synchronise this host and the database's by NTP")
+    return warning("clock", said, "synchronize this host and the database's by NTP")
 
 
 def _permission(name: str, project: str, seen: Observation | None) -> Check:

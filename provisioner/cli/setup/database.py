@@ -1,4 +1,4 @@
-"""`provisioner migrate`, `grant` and `database`: its schema, who may do what in it, where it is and programs on it."""
+"""`provisioner migrate`, `grant` and `database`: the schema, its rights, its address, and programs that use it."""
 
 import os
 import sys
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, Json, load, open_database, run_async
+from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, Json, load, open_database
 from provisioner.cli.terminal.output import console, print_json, say, show, tell_error, tell_warning
 
 if TYPE_CHECKING:
@@ -24,81 +24,22 @@ MAY = {
 database = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
-def migrate(
+async def migrate(
     config: Config = None,
     check: Annotated[
         bool,
         typer.Option("--check", help="List outstanding migrations without applying them; exit 1 if there are any."),
     ] = False,
     as_json: Json = False,
-) -> None:
+) -> int:
     """Create or upgrade the database schema. It is safe to run this twice, or on several hosts at once.
 
     Example: provisioner migrate --check || provisioner migrate
     """
-    raise typer.Exit(run_async(_migrate(load(config), check=check, as_json=as_json)))
-
-
-def grant(  # noqa: PLR0917  # the command line names them
-    requester: Annotated[
-        list[str] | None, typer.Option(metavar="ROLE", help="Role that may insert requests and see its own.")
-    ] = None,
-    reader: Annotated[
-        list[str] | None, typer.Option(metavar="ROLE", help="Role that may see everything except credentials.")
-    ] = None,
-    worker: Annotated[list[str] | None, typer.Option(metavar="ROLE", help="Role that may run workers.")] = None,
-    revoke: Annotated[
-        list[str] | None, typer.Option(metavar="ROLE", help="Role to take all rights in the schema from, first.")
-    ] = None,
-    listing: Annotated[
-        bool, typer.Option("--list", help="List which roles have which rights; change nothing.")
-    ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the SQL and change nothing.")] = False,
-    config: Config = None,
-    as_json: Json = False,
-) -> None:
-    """Give database roles the rights that a requester, a reader or a worker needs, and no more.
-
-    The roles must exist. Each option can be repeated, and granting again is harmless. Connect as the owner of the
-    schema; only the owner can cancel, retry, pause and resume. A role with members works as a group.
-
-    Example: provisioner grant --requester app --reader grafana --worker provisioner_worker
-    """
-    given = (requester or [], reader or [], worker or [])
-    if listing and (any(given) or revoke or dry_run):
-        raise typer.BadParameter("--list cannot be combined with other options")
-    if not listing and not any(given) and not revoke:
-        raise typer.BadParameter("name a role: --requester, --reader, --worker or --revoke")
-    settings = load(config)
-    run_async(_list_rights(settings, as_json) if listing else _grant(settings, given, revoke or [], dry_run, as_json))
-
-
-@database.command(name="database", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
-def run_program(
-    config: Config = None,
-    program: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[PROGRAM …]", help="Program to run, with its arguments.", show_default=False),
-    ] = None,
-) -> None:
-    """Show where the database is, or run a program on it: psql, pg_dump, or one of yours.
-
-    The program gets libpq's variables (PGHOST, PGPASSWORD, …) and DATABASE_URL. The embedded database runs as long as
-    the program does, and brings its own psql and pg_dump, because older ones cannot dump it. The exit status is the
-    program's.
-
-    Example: provisioner database psql -c 'TABLE provisioner.batch_progress'
-    """
-    settings = load(config)
-    if program:
-        raise typer.Exit(_run(settings, program))
-    run_async(_tell_place(settings))
-
-
-async def _migrate(settings: "Settings", *, check: bool, as_json: bool) -> int:
     from provisioner.embedded.server import source_of
     from provisioner.postgres import migrations
 
+    settings = load(config)
     applied: Sequence[str] = ()
     outstanding: Sequence[str] = ()
     if check:
@@ -117,6 +58,65 @@ async def _migrate(settings: "Settings", *, check: bool, as_json: bool) -> int:
         if not (applied or outstanding):
             say("the schema is up to date")
     return NOT_DONE if outstanding else DONE
+
+
+async def grant(  # noqa: PLR0917  # the command line names them
+    requester: Annotated[
+        list[str] | None, typer.Option(metavar="ROLE", help="Role that may insert requests and see its own.")
+    ] = None,
+    reader: Annotated[
+        list[str] | None, typer.Option(metavar="ROLE", help="Role that may see everything except credentials.")
+    ] = None,
+    worker: Annotated[list[str] | None, typer.Option(metavar="ROLE", help="Role that may run workers.")] = None,
+    revoke: Annotated[
+        list[str] | None, typer.Option(metavar="ROLE", help="Role to take all rights in the schema from, first.")
+    ] = None,
+    listing: Annotated[
+        bool, typer.Option("--list", help="List which roles have which rights; change nothing.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the SQL and change nothing.")] = False,
+    config: Config = None,
+    as_json: Json = False,
+) -> int:
+    """Give database roles the rights that a requester, a reader or a worker needs, and no more.
+
+    The roles must exist. Each option can be repeated, and granting again is harmless. Connect as the owner of the
+    schema; only the owner can cancel, retry, pause and resume. A role with members works as a group.
+
+    Example: provisioner grant --requester app --reader grafana --worker provisioner_worker
+    """
+    given = (requester or [], reader or [], worker or [])
+    if listing and (any(given) or revoke or dry_run):
+        raise typer.BadParameter("--list cannot be combined with other options")
+    if not listing and not any(given) and not revoke:
+        raise typer.BadParameter("name a role: --requester, --reader, --worker or --revoke")
+    settings = load(config)
+    if listing:
+        return await _list_rights(settings, as_json)
+    return await _grant(settings, given, revoke or [], dry_run, as_json)
+
+
+@database.command(name="database", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+async def run_program(
+    config: Config = None,
+    program: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[PROGRAM …]", help="Program to run, with its arguments.", show_default=False),
+    ] = None,
+) -> int:
+    """Show where the database is, or run a program on it: psql, pg_dump, or one of yours.
+
+    The program gets libpq's variables (PGHOST, PGPASSWORD, …) and DATABASE_URL. The embedded database runs as long as
+    the program does, and brings its own psql and pg_dump, because older ones cannot dump it. The exit status is the
+    program's.
+
+    Example: provisioner database psql -c 'TABLE provisioner.batch_progress'
+    """
+    settings = load(config)
+    if program:
+        return _run(settings, program)
+    await _tell_place(settings)
+    return DONE
 
 
 async def _grant(
@@ -199,7 +199,7 @@ def _run(settings: "Settings", program: list[str]) -> int:
     if found is None:
         tell_error(f"there is no program {program[0]} on the PATH")
         return NOT_DONE
-    # Not replaced by the program: this process keeps the embedded database up.
+    # This process is not replaced by the program, because it keeps the embedded database running.
     return subprocess.run([found, *program[1:]], env=environment, check=False).returncode  # noqa: S603 - the user's
 
 

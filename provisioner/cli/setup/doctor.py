@@ -1,4 +1,4 @@
-"""`provisioner doctor`: every precondition with its remedy."""
+"""`provisioner doctor`: check every precondition, with advice."""
 
 from collections.abc import AsyncIterator
 from dataclasses import asdict
@@ -8,7 +8,7 @@ from uuid import UUID
 import typer
 
 from provisioner.cli.setup.checks import Check, ok, problem
-from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, Json, load, run_async
+from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, Json, load
 from provisioner.cli.terminal.output import console, print_json
 from provisioner.core.errors import DatabaseUnusable
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 
 
-def doctor(
+async def doctor(
     config: Config = None,
     target: Annotated[
         str | None, typer.Option(help="Check only this target instead of all configured ones.", show_default=False)
@@ -31,10 +31,10 @@ def doctor(
     ] = None,
     notify: Annotated[bool, typer.Option("--notify", help="Send a test notice to notify.url.")] = False,
     as_json: Json = False,
-) -> None:
+) -> int:
     """Check every precondition, one line each, and say how to fix what is wrong. Changes nothing.
 
-    Logs in once at each target; a failed login counts towards the identity's lockout. Creating connections cannot be
+    Logs in once at each target; a failed login counts toward the identity's lockout. Creating connections cannot be
     tested without creating one. Exits 1 if there is a problem; a warning is not one.
 
     Example: provisioner doctor --project 8d7e2b34-6d3c-4d5e-9f4b-2f1f6c1a9b11
@@ -46,13 +46,9 @@ def doctor(
         raise typer.BadParameter(f"--project needs --target: {', '.join(settings.targets)}")
     targets = [target] if target else list(settings.targets)
     where = str(project) if project else None
-    raise typer.Exit(run_async(_doctor(settings, targets, where, notify=notify, as_json=as_json)))
-
-
-async def _doctor(settings: "Settings", targets: list[str], project: str | None, *, notify: bool, as_json: bool) -> int:
     checks = []
     screen = console()
-    async for check in _checks(settings, targets, project, notify=notify):
+    async for check in _checks(settings, targets, where, notify=notify):
         checks.append(check)
         if not as_json:
             _tell(check, screen)
@@ -75,7 +71,7 @@ async def _checks(
     )
     from provisioner.cli.setup.checks_target import check_target
 
-    yield ok("settings", f"they can be used; {', '.join(settings.targets)} configured")
+    yield ok("settings", f"they are valid; targets: {', '.join(settings.targets)}")
     for check in check_files(settings):
         yield check
     database, reason = _database(settings)
@@ -101,7 +97,7 @@ async def _checks(
 
 
 def _database(settings: "Settings") -> "tuple[Database, str]":
-    """The database, not connected yet, and why it cannot be used, if it is not even named."""
+    """Return the database, not connected yet, and the reason if it is not even configured."""
     from provisioner.embedded.server import source_of
     from provisioner.postgres.pool import Database
     from provisioner.settings import SettingsError

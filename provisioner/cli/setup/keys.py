@@ -1,4 +1,4 @@
-"""`provisioner keys` and `seal`: the key pairs that seal API keys in rows, and what they seal."""
+"""`provisioner keys` and `seal`: the key pairs that seal API keys in rows, and the sealed keys."""
 
 import sys
 from functools import cache
@@ -13,7 +13,6 @@ from provisioner.cli.terminal.output import console, print_json, say, tell_detai
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from provisioner.core.secret import Secret
     from provisioner.credentials.sealing import BoxOpener, SealingKey, SealingPair
     from provisioner.intake.rows import Seal
     from provisioner.postgres.pool import Database
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from provisioner.settings import Settings
 
 LOT: Final = 1000
-SHOWN: Final = 20  # boxes that are told one by one
+SHOWN: Final = 20  # boxes that are listed
 NO_KEY: Final = "there is no sealing key yet: `provisioner keys generate` makes one"
 
 keys = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
@@ -36,7 +35,7 @@ def _keys() -> None:
 
 
 @keys.command()
-def generate(
+async def generate(
     config: Config = None,
     stdout: Annotated[
         bool, typer.Option("--stdout", help="Print the private key instead of adding it to the key file.")
@@ -49,54 +48,6 @@ def generate(
 
     Example: provisioner keys generate --stdout | vault kv put secret/sealing key=-
     """
-    run_async(_generate(config, stdout=stdout))
-
-
-@keys.command(name="list")
-def list_keys(config: Config = None, as_json: Json = False) -> None:
-    """List all keys.
-
-    Shows which key seals now, and how many requests each key still seals.
-
-    Example: provisioner keys list
-    """
-    run_async(_list(config, as_json=as_json))
-
-
-@keys.command()
-def reseal(config: Config = None) -> None:
-    """Seal everything with the current key.
-
-    Opens what older keys sealed, with the private keys of this host, and seals it again.
-    Afterwards no request is sealed with an older key, and you can destroy the older private keys.
-
-    Example: provisioner keys generate && provisioner keys reseal
-    """
-    raise typer.Exit(run_async(_reseal(config)))
-
-
-def seal(
-    project: Annotated[UUID, typer.Option(help="Project that the key is for.")],
-    name: Annotated[str, typer.Option(help="Name of the connection that the key is for.")] = "openrouter",
-    config: Config = None,
-) -> None:
-    """Seal the API key on standard input, and print the value for the column credential.
-
-    Only workers can open it, and only for this project and name.
-
-    Example: provisioner seal --project 8d7e2b34-6d3c-4d5e-9f4b-2f1f6c1a9b11 < key.txt
-    """
-    from provisioner.core.key_text import NoKey, decoded, key_in
-
-    try:
-        key = key_in(decoded(sys.stdin.buffer.read()))
-    except NoKey as flaw:
-        said = "contains no API key" if str(flaw) == "is empty" else str(flaw)
-        raise typer.BadParameter(f"standard input {said}") from None
-    run_async(_seal(load(config), key, str(project), name))
-
-
-async def _generate(config: Config, *, stdout: bool) -> None:
     from provisioner.credentials.sealing import SealingPair
 
     settings = load(config)
@@ -107,26 +58,14 @@ async def _generate(config: Config, *, stdout: bool) -> None:
         say(f"key {pair.key.key_id} seals from now on; its private key is in {settings.sealing.key_file}")
 
 
-async def _keep(settings: "Settings", database: "Database", pair: "SealingPair", *, stdout: bool = False) -> None:
-    """Keep the private half on this host, then publish the other one. Raises `SettingsError`."""
-    from provisioner.credentials.sealing import add_to_file
-    from provisioner.postgres.sealing import PublicKey, publish
-    from provisioner.settings import SettingsError
+@keys.command(name="list")
+async def list_keys(config: Config = None, as_json: Json = False) -> None:
+    """List all keys.
 
-    if not stdout and str(settings.sealing.key_file).startswith("~"):
-        raise SettingsError(
-            f"sealing.key_file ({settings.sealing.key_file}) is in a home directory that is not known here; "
-            "set PROVISIONER_SEALING__KEY_FILE to an absolute path, or use --stdout"
-        )
-    # The private half first: a public key whose private half is lost would seal keys that nobody can open.
-    if stdout:
-        say(pair.line)
-    else:
-        add_to_file(settings.sealing.key_file, pair)
-    await publish(database, PublicKey(key_id=pair.key.key_id, public=pair.key.public))
+    Shows which key seals now, and how many requests each key still seals.
 
-
-async def _list(config: Config, *, as_json: bool) -> None:
+    Example: provisioner keys list
+    """
     from provisioner.postgres.sealing import known_keys
 
     settings = load(config)
@@ -138,17 +77,15 @@ async def _list(config: Config, *, as_json: bool) -> None:
     _show(found)
 
 
-def _show(found: "Sequence[KnownKey]") -> None:
-    from rich.table import Table
+@keys.command()
+async def reseal(config: Config = None) -> int:
+    """Seal everything with the current key.
 
-    table = Table("key", "made", "seals", "boxes", box=None, header_style="")
-    for key in found:
-        made = f"{key.created_at:%Y-%m-%d %H:%M}" if key.created_at else "never published"
-        table.add_row(key.key_id, made, "now" if key.current else "no more", str(key.boxes))
-    console().print(table if found else NO_KEY)
+    Opens what older keys sealed, with the private keys of this host, and seals it again.
+    Afterwards no request is sealed with an older key, and you can destroy the older private keys.
 
-
-async def _reseal(config: Config) -> int:
+    Example: provisioner keys generate && provisioner keys reseal
+    """
     from provisioner.credentials.sealing import BoxOpener
     from provisioner.postgres.sealing import foreign_boxes, replace_boxes
 
@@ -171,6 +108,57 @@ async def _reseal(config: Config) -> int:
     return NOT_DONE if problems else DONE
 
 
+async def seal(
+    project: Annotated[UUID, typer.Option(help="Project that the key is for.")],
+    name: Annotated[str, typer.Option(help="Name of the connection that the key is for.")] = "openrouter",
+    config: Config = None,
+) -> None:
+    """Seal the API key on standard input, and print the value for the column credential.
+
+    Only workers can open it, and only for this project and name.
+
+    Example: provisioner seal --project 8d7e2b34-6d3c-4d5e-9f4b-2f1f6c1a9b11 < key.txt
+    """
+    from provisioner.core.key_text import NoKey, decoded, key_in
+
+    try:
+        key = key_in(decoded(sys.stdin.buffer.read()))
+    except NoKey as flaw:
+        said = "contains no API key" if str(flaw) == "is empty" else str(flaw)
+        raise typer.BadParameter(f"standard input {said}") from None
+    async with open_database(load(config)) as database:
+        say((await sealing_key(database)).seal(key, project_id=str(project), name=name))
+
+
+async def _keep(settings: "Settings", database: "Database", pair: "SealingPair", *, stdout: bool = False) -> None:
+    """Store the private half on this host, then publish the other one. Raises `SettingsError`."""
+    from provisioner.credentials.sealing import add_to_file
+    from provisioner.postgres.sealing import PublicKey, publish
+    from provisioner.settings import SettingsError
+
+    if not stdout and str(settings.sealing.key_file).startswith("~"):
+        raise SettingsError(
+            f"sealing.key_file ({settings.sealing.key_file}) is in a home directory that is not known here; "
+            "set PROVISIONER_SEALING__KEY_FILE to an absolute path, or use --stdout"
+        )
+    # The private half first: with a public key whose private half is lost, sealed keys could never be opened.
+    if stdout:
+        say(pair.line)
+    else:
+        add_to_file(settings.sealing.key_file, pair)
+    await publish(database, PublicKey(key_id=pair.key.key_id, public=pair.key.public))
+
+
+def _show(found: "Sequence[KnownKey]") -> None:
+    from rich.table import Table
+
+    table = Table("key", "made", "seals", "boxes", box=None, header_style="")
+    for key in found:
+        made = f"{key.created_at:%Y-%m-%d %H:%M}" if key.created_at else "never published"
+        table.add_row(key.key_id, made, "now" if key.current else "no more", str(key.boxes))
+    console().print(table if found else NO_KEY)
+
+
 def _sealed_anew(boxes: "Sequence[Box]", opener: "BoxOpener", key: "SealingKey") -> "tuple[dict[Box, str], list[str]]":
     from provisioner.core.errors import CredentialUnreadable
     from provisioner.core.model import Request
@@ -187,13 +175,8 @@ def _sealed_anew(boxes: "Sequence[Box]", opener: "BoxOpener", key: "SealingKey")
     return fresh, problems
 
 
-async def _seal(settings: "Settings", key: "Secret", project: str, name: str) -> None:
-    async with open_database(settings) as database:
-        say((await sealing_key(database)).seal(key, project_id=project, name=name))
-
-
 def sealer(settings: "Settings", *, make: bool = False) -> "Seal":
-    """What seals with the key of the database, which is read, or made, when the first API key is to be sealed."""
+    """Return a function that seals with the database's key, which is read, or made, when it is first needed."""
 
     @cache
     def key() -> "SealingKey":
@@ -207,7 +190,7 @@ def sealer(settings: "Settings", *, make: bool = False) -> "Seal":
 
 
 async def sealing_key(database: "Database") -> "SealingKey":
-    """The key that seals now. Raises `CredentialUnreadable` when there is none."""
+    """Return the current sealing key. Raises `CredentialUnreadable` if there is none."""
     from provisioner.core.errors import CredentialUnreadable
     from provisioner.credentials.sealing import SealingKey
     from provisioner.postgres.sealing import current_key
@@ -219,7 +202,7 @@ async def sealing_key(database: "Database") -> "SealingKey":
 
 
 async def ensured_key(settings: "Settings", database: "Database") -> "SealingKey":
-    """The key that seals now, and that this host can open; made if there is none. Raises `CredentialUnreadable`."""
+    """Return a sealing key that this host can open; made if there is none. Raises `CredentialUnreadable`."""
     from provisioner.core.errors import CredentialUnreadable
     from provisioner.credentials.sealing import SealingKey, SealingPair, read_file
     from provisioner.postgres.sealing import current_key

@@ -1,4 +1,4 @@
-"""`provisioner settings`: what is in force, and where it came from."""
+"""`provisioner settings`: the effective settings and their sources."""
 
 from provisioner.cli.terminal.frame import Config, Json, load
 from provisioner.cli.terminal.output import console, print_json, show
@@ -24,7 +24,7 @@ def settings(config: Config = None, as_json: Json = False) -> None:
     screen = console()
     table = plain_table(screen, "setting", "value", "source", wrap=True)
     for name, value in effective:
-        # Text, not markup: a value may hold brackets.
+        # Text instead of markup, because a value may contain brackets.
         cells = map(Text, (name, displayed(value), sources[name]))
         table.add_row(*cells, style="dim" if sources[name] == "default" else "")
     show(table, screen)

@@ -1,1 +1,1 @@
-"""What every command shares: the frame, the streams, the filters, tables and bars."""
+"""Shared by all commands: the frame, the streams, filters, tables and progress bars."""

@@ -1,6 +1,6 @@
-"""Which requests a command means: the options that all who change or show many of them share."""
+"""The filter options that all commands share which show or change many requests."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from enum import StrEnum
 from functools import wraps
 from inspect import Parameter, signature
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from provisioner.postgres.pool import Database
 
 LARGEST_ID: Final = 2**63 - 1
-NAMED: Final = 20  # unknown ids that are told one by one
+NAMED: Final = 20  # unknown ids that are listed
 
 
 class StateChoice(StrEnum):
-    """What `--state` takes: a live state, or `pending` for all that are not finished."""
+    """The values of `--state`: a live state, or `pending` for all that are not finished."""
 
     PENDING = "pending"
     WAITING = "waiting"
@@ -40,13 +40,13 @@ class StateChoice(StrEnum):
 
 
 def parse_id(text: str | int) -> int:
-    """The id that a text names; the library's own check would print the range of the type beside each of them."""
+    """Parse an id; the library's own check would print the type's range beside every id in the help."""
     try:
         number = int(text)
     except ValueError:
         number = 0
     if not 1 <= number <= LARGEST_ID:
-        raise typer.BadParameter("must be the id of a request: a whole number, at least 1")
+        raise typer.BadParameter("must be the id of a request, a whole number")
     return number
 
 
@@ -92,13 +92,13 @@ _FILTERS: Final = {
     "targets": Targets,
 }
 
-Command = Callable[..., None]
+Command = Callable[..., Coroutine[Any, Any, int]]
 
 
 def filtering(*names: str) -> Callable[[Command], Command]:
-    """Give a command these filters, or all of them, in the place of its parameter `wanted`, which is what they mean.
+    """Give a command these filter options, or all of them, in place of its parameter `wanted`, which gets the filter.
 
-    The ids come first: they are arguments.
+    The ids come first, because they are arguments.
     """
 
     def decorated(command: Command) -> Command:
@@ -106,13 +106,13 @@ def filtering(*names: str) -> Callable[[Command], Command]:
         ids, *options = made.values()
 
         @wraps(command)
-        def run(**given: Any) -> None:
-            command(wanted=_meant(**{name: given.pop(name) for name in made}), **given)
+        async def run(**given: Any) -> int:
+            return await command(wanted=_meant(**{name: given.pop(name) for name in made}), **given)
 
         own = signature(command)
         others = [one for each in own.parameters.values() for one in (options if each.name == "wanted" else [each])]
         shown = [each.replace(kind=Parameter.KEYWORD_ONLY) for each in (ids, *others)]
-        # Both are what Typer reads.
+        # Typer reads both.
         run.__signature__ = own.replace(parameters=shown)  # type: ignore[attr-defined]
         run.__annotations__ = {each.name: each.annotation for each in shown}
         return run
@@ -133,7 +133,7 @@ def _meant(
     errors: Sequence[ErrorCode] | None = None,
     targets: Sequence[str] | None = None,
 ) -> Filter:
-    """What the command line's filters mean together."""
+    """Combine the command line's filters into one."""
     chosen: set[State] = set()
     for state in states or ():
         chosen.update(UNFINISHED if state is StateChoice.PENDING else (State(state.value),))
@@ -148,7 +148,7 @@ def _meant(
 
 
 async def tell_unknown_of(database: "Database", wanted: Filter) -> bool:
-    """Say on standard error which ids and batches of a filter there are not; whether there is any such."""
+    """Report a filter's unknown ids and batches on standard error; whether there are any."""
     if unknown := await unknown_ids(database, wanted.ids):
         tell_unknown(unknown)
     if batches := await unknown_batches(database, wanted.batches):
@@ -157,12 +157,12 @@ async def tell_unknown_of(database: "Database", wanted: Filter) -> bool:
 
 
 def tell_unknown_batch(batches: Sequence[str]) -> None:
-    """Say on standard error which batches no request is in."""
+    """Report on standard error which batches contain no request."""
     named = ", ".join(repr(batch) for batch in batches)
     tell_error(f"no request belongs to the batch {named}; `provisioner status` lists the batches")
 
 
 def tell_unknown(ids: Sequence[int], kind: str = "request") -> None:
-    """Say on standard error which ids no request has, or none of a kind."""
+    """Report on standard error which ids no request has, or none of this kind."""
     more = f" and {len(ids) - NAMED:,} more" if len(ids) > NAMED else ""
     tell_error(f"there is no {kind} {', '.join(map(str, ids[:NAMED]))}{more}")

@@ -1,4 +1,4 @@
-"""How every command runs: its exit status, what receives its errors, its settings and its database."""
+"""The frame of every command: exit status, error messages, settings and database."""
 
 import errno
 import os
@@ -6,6 +6,8 @@ import re
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from functools import wraps
+from inspect import iscoroutinefunction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
@@ -22,10 +24,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 DONE: Final = 0
-NOT_DONE: Final = 1  # it could not be done, or what was asked about is not so
+NOT_DONE: Final = 1  # the command could not do it, or the answer is no
 USAGE: Final = 2  # bad usage or settings
 PARTLY: Final = 3  # done, and some requests failed
-INTERRUPTED: Final = 130  # what a shell reports after Ctrl-C
+INTERRUPTED: Final = 130  # a shell's status after Ctrl-C
 
 EXIT_STATUSES: Final = (
     "Exit status: 0 done; 1 not possible, or the answer is no; 2 invalid usage or settings; "
@@ -33,9 +35,9 @@ EXIT_STATUSES: Final = (
 )
 CONFIG_HELP: Final = "Settings file. Default: PROVISIONER_CONFIG, or config/provisioner.toml if it exists."
 DEBUG: Final = "PROVISIONER_LOG__LEVEL"
-FILES: Final = 16  # that a loop, a connection and its certificates take; libuv aborts the process where it gets none
+FILES: Final = 16  # for an event loop, a connection and its certificates; libuv aborts the process if it gets none
 OWNER: Final = "owner"
-# Which role of the database a command needs, the least that is enough. What is not here needs no database.
+# The database role that a command needs, with the fewest rights. Commands that are not listed need no database.
 _LOOKING: Final = ("status", "list", "show", "export", "rotations")
 ROLES: Final = {
     **dict.fromkeys((*_LOOKING, "submit", "plan", "seal"), "requester"),
@@ -44,12 +46,12 @@ ROLES: Final = {
     **dict.fromkeys(("retry", "cancel", "remove", "rekey", "pause", "resume", "limit"), OWNER),
     **dict.fromkeys(("migrate", "grant", "keys", "onboard", "discover"), OWNER),
 }
-# How the dynamic loader says it of a library.
+# The dynamic loader's messages about a library.
 _NO_MEMORY: Final = re.compile(r"failed to map segment|cannot allocate memory|out of memory", re.IGNORECASE)
 
 
 def parse_config(text: str | Path) -> Path:
-    """The settings file that a text names; an empty one, as of a variable that is not set, would be the directory."""
+    """Parse the name of the settings file; an empty name, as of an unset variable, would mean the directory."""
     if not str(text):
         raise typer.BadParameter("must be the path of a settings file, and is empty")
     return Path(text)
@@ -60,14 +62,14 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def guarded(run: Callable[[], object]) -> int:
-    """Run a command and return its exit status; what went wrong is told in one line of standard error."""
+    """Run a command and return its exit status; an error becomes one line on standard error."""
     prepare_streams()
     _check_key_log()
     try:
         status = _status_of(run)
         flush_output()
     except BrokenPipeError:
-        # The reader of our output has seen enough.
+        # The reader of our output has stopped.
         abandon(sys.stdout)
         return NOT_DONE
     except OutputUnwritable as error:
@@ -78,12 +80,12 @@ def guarded(run: Callable[[], object]) -> int:
 
 
 def _check_key_log() -> None:
-    """Go on without a log of TLS keys that cannot be written: every TLS context would fail for it."""
+    """Ignore a log of TLS keys that cannot be written: every TLS context would fail because of it."""
     path = os.environ.get("SSLKEYLOGFILE")
     if not path:
         return
     try:
-        # Not waiting for anybody who reads a pipe.
+        # Without waiting for a pipe's reader.
         os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK, 0o600))
     except OSError as error:
         del os.environ["SSLKEYLOGFILE"]
@@ -96,7 +98,7 @@ def _status_of(run: Callable[[], object]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except SystemExit as error:
-        # Typer's end for a reader that has seen enough; it has put something else in the streams' places.
+        # Typer's own exit for a reader that has stopped; it has replaced the streams.
         abandon(sys.stdout)
         return error.code if isinstance(error.code, int) else NOT_DONE
     except typer.TyperException as error:
@@ -104,13 +106,13 @@ def _status_of(run: Callable[[], object]) -> int:
         command = context.command_path if context else "provisioner"
         said = error.format_message().replace("Value error, ", "").replace("Input should be", "must be")
         said = said.removeprefix("Invalid value: ").removesuffix(".")
-        if said.startswith("Usage:"):  # all of the help, where a group was called without a command
+        if said.startswith("Usage:"):  # the whole help, because a group was called without a command
             said = "a command is missing"
         tell_error(f"{said} (see `{command} --help`)")
         return USAGE
     except (BrokenPipeError, OutputUnwritable):
         raise
-    except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001  # nobody is shown a traceback that did not ask for it
+    except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001  # users never see a traceback
         return _tell_any(error)
     return result if isinstance(result, int) else DONE
 
@@ -139,7 +141,7 @@ def _tell_any(error: BaseException) -> int:
 
 
 def _tell_unforeseen(error: BaseException) -> int:
-    """Name what nobody foresaw by its kind and place; its text may hold anything, also what must not be seen."""
+    """Report an unexpected error by its type and place; its text may contain anything, even secrets."""
     import traceback
 
     if os.environ.get(DEBUG, "").strip().lower() == "debug":
@@ -172,7 +174,7 @@ def _advised(error: ProvisionerError) -> str:
 
 
 def _who_may() -> str:
-    """Which role of the database this command is for."""
+    """Return the database role that this command is for."""
     command = next((word for word in sys.argv[1:] if word in ROLES), "")
     if not command:
         return "`provisioner grant` gives requesters, readers and workers their rights; operators must own the schema"
@@ -192,8 +194,20 @@ def load(config: Path | None) -> "Settings":
     return load_settings(config=config)
 
 
+def running(command: Callable[..., Any] | None) -> Callable[..., Any] | None:
+    """Give a command that may be asynchronous as Typer calls it. What it returns is its exit status."""
+    if command is None or not iscoroutinefunction(command):
+        return command
+
+    @wraps(command)
+    def run(**given: Any) -> object:
+        return run_async(command(**given))
+
+    return run
+
+
 def run_async(main: Coroutine[Any, Any, T]) -> T:
-    """Run a command's asynchronous part. Raises `OSError` where too few files can be opened for it."""
+    """Run a command's asynchronous part. Raises `OSError` if the limit of open files is too low for it."""
     import uvloop
 
     try:

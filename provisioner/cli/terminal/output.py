@@ -1,4 +1,4 @@
-"""What a command says: lines for people on both streams, JSON for programs, and the words that many of them share."""
+"""Print lines for people on both streams, JSON for programs, and common phrases."""
 
 import shlex
 import shutil
@@ -13,13 +13,13 @@ from provisioner.core.text import LINES, printable, printable_json, without_keys
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-LONGEST: Final = 1500  # characters of an error: a name of thousands of letters hides what is wrong with it
-LAST: Final = 400  # of them, the end of the sentence: what to do
-PLAIN_WIDTH: Final = 400  # columns where there is no terminal: whole lines for grep
+LONGEST: Final = 1500  # characters of an error: a name of thousands of letters would hide the problem
+LAST: Final = 400  # of them, from the end of the sentence, which says what to do
+PLAIN_WIDTH: Final = 400  # columns without a terminal: whole lines for grep
 
 
 def tell_error(text: str) -> None:
-    """Say on standard error, in one line, what went wrong and what to do."""
+    """Print on standard error, in one line, what went wrong and what to do."""
     line = without_keys(printable(" ".join(text.split())))
     if len(line) > LONGEST:
         line = f"{line[: LONGEST - LAST]} … {line[-LAST:]}"
@@ -27,34 +27,34 @@ def tell_error(text: str) -> None:
 
 
 def tell_warning(text: str) -> None:
-    """Say on standard error, in one line, what may go wrong."""
+    """Print on standard error, in one line, what may go wrong."""
     tell(f"warning: {without_keys(printable(' '.join(text.split())))}")
 
 
 def tell_detail(text: str) -> None:
-    """Say on standard error what belongs to the error before."""
+    """Print on standard error details of the previous error."""
     tell(f"  {without_keys(printable(text))}")
 
 
 def say(text: str) -> None:
-    """Print a line, or several."""
+    """Print one or more lines."""
     sys.stdout.write(f"{printable(text, kept=LINES)}\n")
 
 
 def called(project_name: str | None, project_id: str) -> str:
-    """A project for people: what they call it, and its id."""
+    """Return a project for people: its name and its id."""
     return f"{project_name} ({project_id})" if project_name else project_id
 
 
 def print_json(value: object) -> None:
-    """Print a value, dataclasses and times included, as one JSON document."""
+    """Print a value as one JSON document; it may contain dataclasses and times."""
     import orjson
 
     say(printable_json(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()))
 
 
 def console(*, stderr: bool = False) -> "Console":
-    """Where to print for people: with colour on a terminal, in lines that are never folded elsewhere."""
+    """Return the console for people: with colour on a terminal; without one, lines are never folded."""
     from provisioner.cli.terminal.tables import PlainConsole
 
     made = PlainConsole(stderr=stderr, highlight=False, emoji=False)
@@ -64,7 +64,7 @@ def console(*, stderr: bool = False) -> "Console":
 
 
 def show(what: "RenderableType", screen: "Console") -> None:
-    """Print something for people; where there is no terminal, without the spaces that fill the lines."""
+    """Print something for people; without a terminal, trailing spaces are left out."""
     if screen.is_terminal:
         screen.print(what)
         return
@@ -75,17 +75,17 @@ def show(what: "RenderableType", screen: "Console") -> None:
 
 
 def local_time(when: datetime | None) -> str:
-    """Write a point in time for people, in their own time zone."""
+    """Format a point in time for people, in their own time zone."""
     return f"{when.astimezone():%Y-%m-%d %H:%M:%S}" if when is not None else ""
 
 
 def one_line(text: str | None) -> str:
-    """Put a text on one line: somebody else wrote it, and it may hold anything."""
+    """Make foreign text one printable line."""
     return "".join(letter if letter.isprintable() else " " for letter in " ".join((text or "").split()))
 
 
 def program() -> str:
-    """The words that start this program; its absolute path if no shorter way is certain."""
+    """Return the command that starts this program; its absolute path if no shorter form is certain."""
     given = Path(sys.argv[0])
     if given.name == "__main__.py":
         return f"{shlex.quote(sys.executable)} -m provisioner"

@@ -1,4 +1,4 @@
-"""Progress bars: on a terminal alone, and not for programs (`quiet`)."""
+"""Progress bars: only on a terminal, and not for programs (`quiet`)."""
 
 import io
 import os
@@ -11,12 +11,12 @@ from provisioner.cli.terminal.output import console
 
 T = TypeVar("T")
 
-STEP = 1000  # rows between two steps of a bar
+STEP = 1000  # rows between two updates of a bar
 
 
 @contextmanager
 def reading(stream: io.BufferedReader, *, quiet: bool) -> Iterator[Callable[[], None]]:
-    """Show how far a file has been read, each time that what this gives is called."""
+    """Show how far a file has been read; call the result to update the bar."""
     about = os.fstat(stream.fileno())
     size = about.st_size if stat.S_ISREG(about.st_mode) else None
     with _bar("checking", size, quiet=quiet) as move:
@@ -24,7 +24,7 @@ def reading(stream: io.BufferedReader, *, quiet: bool) -> Iterator[Callable[[], 
 
 
 def loading(rows: Iterable[T], *, total: int, quiet: bool) -> Iterator[T]:
-    """Give the rows on, and show how many have gone by."""
+    """Pass on the rows, and show how many have passed."""
     with _bar("loading", total, quiet=quiet) as move:
         for number, row in enumerate(rows):
             if number % STEP == 0:
@@ -34,7 +34,7 @@ def loading(rows: Iterable[T], *, total: int, quiet: bool) -> Iterator[T]:
 
 @contextmanager
 def counting(what: str, *, total: int | None, quiet: bool) -> Iterator[Callable[[int], None]]:
-    """Show how much is done: what this gives is called with how much more that is."""
+    """Show how much is done; call the result with each increment."""
     with _bar(what, total, quiet=quiet, counted=True) as move:
         yield lambda more: move(advance=more)
 

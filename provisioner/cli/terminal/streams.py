@@ -1,4 +1,4 @@
-"""Standard input, output and error as a command finds them: full, closed, or without anybody at the other end."""
+"""Prepare standard input, output and error for the case that one is full, closed, or has no reader."""
 
 import io
 import os
@@ -12,14 +12,14 @@ _NUMBERS: Final = {"stdin": 0, "stdout": 1, "stderr": 2}
 
 
 class OutputUnwritable(ProvisionerError):
-    """Standard output takes no more; what was printed is lost."""
+    """Standard output cannot be written; what was printed is lost."""
 
 
 class _Output(io.FileIO):
-    """Standard output, whose errors are not taken for those of any other file."""
+    """Standard output, with errors that cannot be mistaken for those of another file."""
 
     def write(self, data: Any, /) -> int:
-        """Write, or raise `OutputUnwritable`; a reader that has seen enough raises `BrokenPipeError`."""
+        """Write, or raise `OutputUnwritable`; raises `BrokenPipeError` if the reader has stopped."""
         try:
             return super().write(data) or 0
         except BrokenPipeError:
@@ -29,26 +29,26 @@ class _Output(io.FileIO):
 
 
 def prepare_streams() -> None:
-    """Make every stream one that can be used or says in words why not."""
+    """Make every stream usable, or able to say why it is not."""
     for name, number in _NUMBERS.items():
         if getattr(sys, name) is None:
             _occupy(name, number)
     for stream in (sys.stdout, sys.stderr):
-        # A terminal that cannot show a letter shows a question mark; that is no reason to fail.
+        # A terminal that cannot show a character shows a question mark instead of failing.
         if isinstance(stream, io.TextIOWrapper):
             with suppress(OSError):
                 stream.reconfigure(errors="replace")
-    # With PYTHONUNBUFFERED nothing is between the text and the file.
+    # With PYTHONUNBUFFERED there is nothing between the text and the file.
     below = sys.stdout.buffer if isinstance(sys.stdout, io.TextIOWrapper) else None
     if isinstance(sys.stdout, io.TextIOWrapper) and isinstance(getattr(below, "raw", below), io.FileIO):
         sys.stdout = _guarded(sys.stdout)
 
 
 def _occupy(name: str, number: int) -> None:
-    """Keep a closed stream's number from the next socket or file that is opened, which would get what is printed.
+    """Occupy a closed stream's number, so that the next socket or file does not get what is printed.
 
-    Opened the wrong way round, so that reading and writing fail as on a closed stream; what goes to a closed standard
-    error is for nobody.
+    It is opened in the wrong mode, so that reading and writing fail as on a closed stream. Output to a closed standard
+    error is discarded.
     """
     mode = {"stdin": os.O_WRONLY, "stdout": os.O_RDONLY, "stderr": os.O_WRONLY}[name]
     opened = os.open(os.devnull, mode)
@@ -70,12 +70,12 @@ def _guarded(stream: io.TextIOWrapper) -> io.TextIOWrapper:
 
 
 def flush_output() -> None:
-    """Write what is still to be written of standard output. Raises `OutputUnwritable` and `BrokenPipeError`."""
+    """Write what is left in the buffer of standard output. Raises `OutputUnwritable` and `BrokenPipeError`."""
     sys.stdout.flush()
 
 
 def abandon(stream: TextIO) -> None:
-    """Let what a stream still holds go nowhere: Python would complain about it in the end."""
+    """Discard what a stream still holds; Python would complain about it at exit."""
     with suppress(OSError, ValueError):
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())
@@ -83,7 +83,7 @@ def abandon(stream: TextIO) -> None:
 
 
 def tell(text: str) -> None:
-    """Write a line to standard error, if it can be written."""
+    """Write a line to standard error, if possible."""
     try:
         sys.stderr.write(f"{text}\n")
         sys.stderr.flush()

@@ -13,9 +13,9 @@ from provisioner.cli.terminal.output import local_time, one_line
 from provisioner.core.requests import Listed
 from provisioner.core.text import printable
 
-ROOMY: Final = 140  # columns: from here on there is room for a whole project id beside the rest
-RESULT: Final = 43  # columns: an error code and a point in time
-NARROW: Final = 12  # columns, below which a name says nothing
+ROOMY: Final = 140  # columns: wide enough for a whole project id beside the rest
+RESULT: Final = 43  # columns of an error code and a point in time
+NARROW: Final = 12  # columns; a narrower name says nothing
 STYLES: Final = {
     "failed": "red",
     "succeeded": "green",
@@ -31,13 +31,13 @@ STYLES: Final = {
 
 
 class PlainConsole(Console):
-    """Everything that is shown passes `render` as segments: those that are text lose what is not printable.
+    """A console that removes unprintable characters from everything it renders.
 
-    Such characters have no width, so tables stay as they were laid out.
+    Such characters have no width, so tables keep their layout.
     """
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """The segments of something."""
+        """Return the segments of a renderable."""
         for segment in super().render(renderable, options):
             if segment.control or segment.text.isprintable() or segment.text == "\n":
                 yield segment
@@ -48,7 +48,7 @@ class PlainConsole(Console):
 def plain_table(
     screen: Console, *headings: str, right: Sequence[str] = (), whole: Sequence[str] = (), wrap: bool = False
 ) -> Table:
-    """Make an empty table; on a terminal, cells that do not fit are cut short, but for those of the columns `whole`.
+    """Make an empty table; on a terminal, cells that do not fit are truncated, except in the columns `whole`.
 
     With `wrap` they are folded instead.
     """
@@ -66,7 +66,7 @@ def plain_table(
 
 
 def request_table(requests: Sequence[Listed], screen: Console) -> Table:
-    """Make a row of each request; on a terminal without the columns that say the same of all."""
+    """Make a table with one row per request; on a terminal, columns with one value throughout are left out."""
     columns = {
         "id": [str(each.id) for each in requests],
         "state": [each.state for each in requests],
@@ -92,14 +92,14 @@ def request_table(requests: Sequence[Listed], screen: Console) -> Table:
 
 
 def _fit(columns: dict[str, list[str]], width: int) -> None:
-    """Take out columns that say the same of all, and cut the long ones, the least telling first, until it fits."""
+    """Remove columns with one value throughout, and shorten long ones, least important first, until the rest fits."""
     if width < ROOMY:
         del columns["created"]
     for optional, usual in (("target", "default"), ("batch", "")):
         if set(columns[optional]) == {usual}:
             del columns[optional]
     columns["result"] = [_cut(cell, RESULT) for cell in columns["result"]]
-    # Each column has three spaces between it and the next.
+    # There are three spaces between columns.
     needed = {name: 3 + max(len(name), *map(len, cells)) for name, cells in columns.items()}
     excess = sum(needed.values()) - width
     for name in ("batch", "project name", "name", "project", "result"):
@@ -114,7 +114,7 @@ def _cut(text: str, width: int) -> str:
 
 
 def result(request: Listed) -> str:
-    """What came of a request so far, in few words."""
+    """Return a request's result so far, in a few words."""
     if request.waits_for is not None:
         return f"waits for connection {request.waits_for}"
     if request.left_behind is not None:

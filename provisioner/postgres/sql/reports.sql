@@ -271,7 +271,7 @@ WITH pending AS (
 ended AS (
     SELECT c.status AS kind, coalesce(c.error_code, '') AS whose, c.requests
     FROM provisioner.request_counts AS c
-    WHERE c.target = ANY ($1::text[]) AND c.status IN ('succeeded', 'failed')
+    WHERE c.target = ANY ($1::text[]) AND c.status IN ('succeeded', 'failed', 'removed')
 )
 SELECT
     p.kind,

@@ -10,16 +10,6 @@ SELECT
 -- The number of wrong counts.
 SELECT count(*) AS counts FROM provisioner.miscounted AS m;
 
--- :name unplaced
--- The number of the newest $1 rotations that are pending without a place in line, and the oldest of them.
-SELECT count(*) AS rotations, min(r.id) AS example_id, NULL AS connection
-FROM (SELECT n.id, n.status FROM provisioner.rotation_requests AS n ORDER BY n.id DESC LIMIT $1) AS r
-WHERE
-    r.status = 'pending'
-    AND NOT EXISTS (SELECT FROM provisioner.ready AS l WHERE l.id = r.id)
-    AND NOT EXISTS (SELECT FROM provisioner.waiting AS w WHERE w.id = r.id)
-    AND NOT EXISTS (SELECT FROM provisioner.in_flight AS f WHERE f.id = r.id);
-
 -- :name unasked
 -- Of $1 waiting rotations, the number whose connection has no request; the oldest of them, and its connection.
 SELECT count(*) AS rotations, min(r.id) AS example_id, (array_agg(r.connection ORDER BY r.id))[1] AS connection

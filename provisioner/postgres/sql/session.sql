@@ -1,6 +1,6 @@
 -- The first statements of each new session.
 
--- :name look
+-- :name facts
 -- The server's process id (a pooler invents the one that it tells its clients), the encoding, and the settings $1.
 SELECT
     pg_catalog.pg_backend_pid() AS pid, pg_catalog.current_setting('server_encoding') AS encoding,

@@ -9,6 +9,7 @@ from aiohttp import web
 
 from provisioner.sandbox.simulator import rotations
 from provisioner.sandbox.simulator.answers import Answer, answer_of
+from provisioner.sandbox.simulator.model import public
 from provisioner.sandbox.simulator.options import STARTED, SettingsError, check, snake
 from provisioner.sandbox.simulator.world import World
 
@@ -50,14 +51,14 @@ def state(world: World) -> dict[str, Any]:
             | {"keyFingerprint": connection.fingerprint, "planted": connection.planted}
             for connection in world.connections.values()
         ],
-        "creates": [record.public() for record in world.creates],
+        "creates": [public(record) for record in world.creates],
         "requests": {pattern: dict(outcomes) for pattern, outcomes in world.requests.items()},
         "rotations": [
             rotations.public(world, one) | {"keys": [key.hash for key in one.keys]} for one in world.rotations.values()
         ],
-        "rotationCreates": [record.public() for record in world.rotation_creates],
-        "keys": [key.public() for key in world.keys.values()],
-        "secrets": [secret.public() for secret in world.secrets.values()],
+        "rotationCreates": [public(record) for record in world.rotation_creates],
+        "keys": [public(key) for key in world.keys.values()],
+        "secrets": [public(secret) for secret in world.secrets.values()],
         "faults": dict(world.faults.struck),
         "rotationFaults": dict(world.rotation_faults.struck),
         "changeFaults": dict(world.change_faults.struck),

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 __all__ = [
@@ -24,7 +24,9 @@ __all__ = [
     "Secret",
     "Standing",
     "Token",
+    "camel",
     "fingerprint",
+    "public",
 ]
 
 APP = "open-router"
@@ -50,6 +52,16 @@ End = Revoked | Literal["open", "expired", "lapsed"]
 
 Place = tuple[str, str, str, str]
 """Project, environment, folder, and the name of what is there."""
+
+
+def camel(name: str) -> str:
+    """Return the JSON name of a Python name."""
+    return re.sub(r"_([a-z])", lambda letter: letter[1].upper(), name)
+
+
+def public(row: Any) -> dict[str, Any]:
+    """Return a row as `/_simulator/state` shows it: what its `repr` does not show, it does not tell either."""
+    return {camel(one.name): getattr(row, one.name) for one in fields(row) if one.repr}
 
 
 def fingerprint(api_key: str) -> str:
@@ -102,7 +114,7 @@ class CreateRecord:
 
     order: int
     at: str
-    request_id: str
+    req_id: str
     name: str | None = None
     project_id: str | None = None
     status: int | None = None
@@ -116,20 +128,6 @@ class CreateRecord:
             name, project_id = body.get("name"), body.get("projectId")
             self.name = name if isinstance(name, str) else None
             self.project_id = project_id if isinstance(project_id, str) else None
-
-    def public(self) -> dict[str, Any]:
-        """Return it as `/_simulator/state` shows it."""
-        return {
-            "order": self.order,
-            "at": self.at,
-            "name": self.name,
-            "projectId": self.project_id,
-            "status": self.status,
-            "reqId": self.request_id,
-            "connectionId": self.connection_id,
-            "fault": self.fault,
-            "committed": self.committed,
-        }
 
 
 @dataclass(slots=True, kw_only=True)
@@ -149,19 +147,6 @@ class Key:
     include_byok: bool
     created_at: str
     rotation_id: str | None = None
-
-    def public(self) -> dict[str, Any]:
-        """Return it as `/_simulator/state` shows it, without the key itself."""
-        return {
-            "hash": self.hash,
-            "name": self.name,
-            "madeBy": self.made_by,
-            "limit": self.limit,
-            "limitReset": self.limit_reset,
-            "includeByok": self.include_byok,
-            "createdAt": self.created_at,
-            "rotationId": self.rotation_id,
-        }
 
 
 @dataclass(slots=True, kw_only=True)
@@ -221,17 +206,6 @@ class Secret:
     def place(self) -> Place:
         """Where it is."""
         return (self.project_id, self.environment, self.path, self.name)
-
-    def public(self) -> dict[str, str | None]:
-        """Return where it is; never what is in it."""
-        return {
-            "name": self.name,
-            "projectId": self.project_id,
-            "environment": self.environment,
-            "path": self.path,
-            "access": self.access,
-            "rotationId": self.rotation_id,
-        }
 
 
 @dataclass(slots=True, kw_only=True)

@@ -17,6 +17,7 @@ from provisioner.sandbox.simulator.model import (
     Revoked,
     Secret,
     Standing,
+    camel,
 )
 
 __all__ = ["STARTED", "Mode", "Options", "SettingsError", "check", "snake"]
@@ -114,10 +115,6 @@ class Options:
 def snake(name: str) -> str:
     """Return the Python name of a JSON name."""
     return re.sub(r"[A-Z]", lambda letter: f"_{letter[0].lower()}", name)
-
-
-def _camel(name: str) -> str:
-    return re.sub(r"_([a-z])", lambda letter: letter[1].upper(), name)
 
 
 # Each check returns the value, or raises `ValueError` that says what is wrong with it.
@@ -315,7 +312,7 @@ FIELDS: dict[str, Check[Any]] = {
 }
 """Every field of POST /_simulator/settings with its check; applied in this order."""
 # The options `projects` and `client_secret` are how many there are and what the secret may be.
-STARTED = frozenset(map(_camel, Options.__dataclass_fields__)) & FIELDS.keys() - {"projects", "clientSecret"}
+STARTED = frozenset(map(camel, Options.__dataclass_fields__)) & FIELDS.keys() - {"projects", "clientSecret"}
 """The fields that are options as well: the start values are held to the same rules as later changes."""
 
 
@@ -340,4 +337,4 @@ def check(changes: Mapping[str, object]) -> dict[str, Any]:
 
     Python names are taken as well: `write_limit` is `writeLimit`.
     """
-    return _checked({_camel(name): value for name, value in changes.items()}, FIELDS)
+    return _checked({camel(name): value for name, value in changes.items()}, FIELDS)

@@ -107,7 +107,7 @@ class World:
 
     def arrive(self, creates: list[CreateRecord], request_id: str) -> CreateRecord:
         """Note that a create arrived, of a connection or of a rotation."""
-        record = CreateRecord(order=len(creates) + 1, at=iso(self.clock()), request_id=request_id)
+        record = CreateRecord(order=len(creates) + 1, at=iso(self.clock()), req_id=request_id)
         creates.append(record)
         self.happened()
         return record
