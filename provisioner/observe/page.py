@@ -14,7 +14,7 @@ from provisioner import __version__
 from provisioner.core.alerts import alert_messages, incidents
 from provisioner.core.history import History, total
 from provisioner.core.reports import STATES, Failures, Progress, RefusedKey, Retries, Status, TargetReport, WorkerReport
-from provisioner.core.text import duration
+from provisioner.core.text import duration, percent
 from provisioner.core.vitals import Vitals
 from provisioner.observe.charts import chart
 from provisioner.observe.words import environment, link
@@ -180,8 +180,7 @@ def _own_incidents(view: View) -> Iterator[str]:
 
 
 def _percent(progress: Progress) -> str:
-    # Rounded down: everything is finished only when it is.
-    return f"{100 * progress.finished // max(1, progress.requests)} %"
+    return percent(progress.finished, progress.requests)
 
 
 def _summary(progress: Progress) -> str:

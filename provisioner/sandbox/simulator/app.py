@@ -17,9 +17,9 @@ from provisioner.sandbox.simulator.world import Clock, World, steady_clock
 __all__ = ["PortTaken", "Simulator"]
 
 HOST = "127.0.0.1"
-# What the server gives connections that are still being answered when it stops.
+# How long open connections may take when the server stops.
 SHUTDOWN_TIMEOUT = 0.2
-# How long an idle connection is kept, and what is said about it, in seconds.
+# How long an idle connection is kept, and how long the header promises, in seconds.
 KEPT = 73.0
 KEEP_ALIVE = {"Connection": "keep-alive", "Keep-Alive": "timeout=72"}
 
@@ -78,7 +78,7 @@ class Simulator:
 
     @property
     def url(self) -> str:
-        """The base URL, without a slash at its end."""
+        """The base URL, without a trailing slash."""
         return f"http://{HOST}:{self._port}"
 
     @property
@@ -111,11 +111,11 @@ class Simulator:
         return identity.mint(self.world, ttl=0)
 
     def state(self) -> dict[str, Any]:
-        """Return what GET /_simulator/state tells."""
+        """Return what GET /_simulator/state shows."""
         return control.state(self.world)
 
     async def until(self, holds: Callable[[], object], *, within: float = 20.0) -> None:
-        """Wait until something holds, which is looked at whenever a request arrives, makes something or is answered.
+        """Wait until a condition holds. It is checked when a request arrives, creates something or is answered.
 
         Raises `TimeoutError` after `within` seconds.
         """

@@ -1,4 +1,4 @@
-"""What a seed decides: ids, secrets, and which creates meet which fault.
+"""Everything that the seed decides: ids, secrets, and which create meets which fault.
 
 Standard library only: the command line reads `FAULTS` for its help.
 """
@@ -68,7 +68,7 @@ def parse_faults(text: str, known: Mapping[str, str] = FAULTS) -> dict[str, floa
 
 
 def _stream(seed: int, purpose: str) -> Random:
-    """Return the randomness of one purpose, so that none disturbs the order of another."""
+    """Return the random numbers for one purpose; the purposes do not disturb each other."""
     return Random(f"{seed}:{purpose}")  # noqa: S311 - repeatable on purpose, and nothing here is secret
 
 
@@ -86,11 +86,11 @@ class Faults:
         self.reseed(seed)
 
     def share(self, shares: Mapping[str, float]) -> None:
-        """Use these shares from now on; the sequence of draws goes on."""
+        """Use these shares from now on; the sequence of draws continues."""
         self.shares = shares
 
     def reseed(self, seed: int) -> None:
-        """Begin the sequence of this seed."""
+        """Start the sequence of this seed."""
         self._random = _stream(seed, self._purpose)
         self._draw = self._random.random()
 
@@ -108,7 +108,7 @@ class Faults:
         self._draw = self._random.random()
 
     def strike(self, name: str) -> None:
-        """Count that a fault really had its effect."""
+        """Count a fault that took effect."""
         self.struck[name] = self.struck.get(name, 0) + 1
 
 
@@ -122,11 +122,11 @@ class Seeds:
         )
 
     def named_uuid(self, name: str) -> str:
-        """Return the one id of this name, such as the organization's."""
+        """Return the id that belongs to a name, such as the organization's."""
         return str(UUID(int=_stream(self._seed, name).getrandbits(128), version=4))
 
     def named_secret(self, name: str) -> str:
-        """Return the one secret of this name: 64 hexadecimal digits."""
+        """Return the secret that belongs to a name: 64 hexadecimal digits."""
         return hashlib.sha256(f"{self._seed}:{name}".encode()).hexdigest()
 
     def uuid(self) -> str:

@@ -1,4 +1,4 @@
-"""How a machine identity gets its access tokens, and how they are believed, renewed and ended."""
+"""How a machine identity gets access tokens, and how they are verified, renewed and revoked."""
 
 import hashlib
 import hmac
@@ -97,7 +97,7 @@ def _spend_secret(world: World, now: float) -> None:
 
 
 async def by_jwt(exchange: Exchange) -> dict[str, Any]:
-    """POST a login with another issuer's token: any of three parts that has not expired."""
+    """POST a login with another issuer's token: any token with three parts that has not expired."""
     identity_id, text = strings(exchange.body, ("identityId", "jwt"))
     organization = organization_slug(exchange.body)
     world = exchange.world
@@ -117,7 +117,7 @@ async def by_jwt(exchange: Exchange) -> dict[str, Any]:
 
 
 def _require_organization(world: World, slug: str | None) -> None:
-    """Raise the refusal of a login that names another organization than ours."""
+    """Refuse a login that names another organization."""
     if slug is not None and slug != world.settings.organization_slug:
         world.logins["refused"] += 1
         raise not_found(f"Sub organization with name {slug} not found")
@@ -151,7 +151,7 @@ def mint(world: World, *, ttl: int, max_ttl: int = 0, uses_limit: int = 0) -> st
 
 
 def signed(world: World, token: Token) -> str:
-    """Return a token as its owner has it."""
+    """Return a token in the form that its owner gets."""
     issued = int(token.renewed)
     payload: dict[str, object] = {
         "identityId": world.identity.id,
@@ -164,7 +164,7 @@ def signed(world: World, token: Token) -> str:
 
 
 def authenticate(world: World, authorization: str | None) -> Token:
-    """Return the token of a header, or raise the refusal. It counts as one use of the token."""
+    """Return the token in a header, or refuse it. This counts as one use of the token."""
     if not authorization:
         raise _unauthorized("Token missing")
     # The server cuts off seven characters, whatever they are.
@@ -205,7 +205,7 @@ def _known(world: World, text: str) -> Token:
 
 
 async def renew(exchange: Exchange) -> dict[str, Any]:
-    """POST a renewal: another token beside one that still holds; both live on."""
+    """POST a renewal: it returns a second token, and both remain valid."""
     world = exchange.world
     token = _known(world, *strings(exchange.body, ("accessToken",)))
     if token.end != "open":
@@ -216,7 +216,7 @@ async def renew(exchange: Exchange) -> dict[str, Any]:
 
 
 async def revoke(exchange: Exchange) -> dict[str, Any]:
-    """POST the end of one token, or leave it as dead as it is."""
+    """POST a revocation; a token that has ended already stays as it is."""
     token = _known(exchange.world, *strings(exchange.body, ("accessToken",)))
     if token.end == "open":
         token.end = "token"
@@ -240,7 +240,7 @@ def _unauthorized(message: str) -> Refusal:
     return Refusal(401, "UnauthorizedError", message)
 
 
-# JSON Web Tokens signed with HS256, and the complaints of the library that Infisical checks them with.
+# JSON Web Tokens signed with HS256, with the error messages of Infisical's library.
 
 
 def encode(raw: bytes) -> str:
@@ -259,7 +259,7 @@ HEADER: Final = encode(orjson.dumps({"alg": "HS256", "typ": "JWT"}))
 
 
 def signature(key: bytes, text: str) -> str:
-    """Return the third part of a token that begins so."""
+    """Return the third part of a token, for the first two."""
     return encode(hmac.digest(key, text.encode(), hashlib.sha256))
 
 
@@ -277,7 +277,7 @@ def decode_unverified(token: str) -> dict[str, Any] | None:
 
 
 def _verified(token: str, key: bytes, now: float) -> dict[str, Any]:
-    """Return the payload of a token that holds at `now`, or raise the refusal. The order of the checks matters."""
+    """Return the payload of a token that is valid at `now`, or refuse it. The order of the checks matters."""
     if not token:
         raise _invalid("jwt must be provided")
     if token.count(".") != PARTS - 1:

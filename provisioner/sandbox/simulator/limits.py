@@ -1,4 +1,4 @@
-"""What bounds the server: the cloud's rate limiter, and its database connections."""
+"""The server's limits: the cloud's rate limiter, and the database connections."""
 
 import asyncio
 from collections import deque
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Limiter", "Pool", "Verdict"]
 
-# How many transactions have both connections before any other begins.
+# How many transactions get both connections before any other begins.
 AHEAD = 2
-# Waits that began less than this many turns after one that ends, end with it.
+# Waits that began fewer than this many turns after one that times out end with it.
 TOGETHER = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What the limiter says to one request; `reset` is whole seconds until the window ends."""
+    """The limiter's verdict on one request; `reset` is the number of seconds until the window ends."""
 
     allowed: bool
     limit: int
@@ -48,7 +48,7 @@ class _Window:
 
 
 class Limiter:
-    """A fixed window for each client address and route, begun by its first request.
+    """A fixed window for each client address and route, which starts with its first request.
 
     Times are seconds of any steady clock, given with each call.
     """
@@ -105,11 +105,11 @@ class Pool:
     _alarm: asyncio.TimerHandle | None = None
 
     def refill(self) -> None:
-        """Hand out what there is more of, now that the size is another."""
+        """Hand out the connections that a larger size adds."""
         self._give(0)
 
     def public(self) -> dict[str, int]:
-        """Return what GET /_simulator/state tells of it: the present, the longest queue, waits that were in vain."""
+        """Return what GET /_simulator/state shows: the present, the longest queue, and the waits that timed out."""
         return {
             "used": self.used,
             "waiting": len(self._queue),
@@ -118,7 +118,7 @@ class Pool:
         }
 
     async def turn(self, exchange: "Exchange") -> None:
-        """Wait for the thread and let it work."""
+        """Wait for a turn of the thread."""
         if not self.world.settings.pool:
             return
         now = asyncio.get_running_loop().time()
@@ -127,7 +127,7 @@ class Pool:
         self._turns += 1
 
     async def read(self, exchange: "Exchange", *, error: str) -> None:
-        """Take a connection for one statement; raise the 500 of that name if none comes free in time."""
+        """Take a connection for one statement; if none is free in time, raise a 500 with that name."""
         await self._take(exchange, 1, error)
         self._give(1)
 

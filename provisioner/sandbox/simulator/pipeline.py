@@ -1,4 +1,4 @@
-"""The routes, and the stages before them, in Infisical's order: the first that fails answers."""
+"""The routes, and the checks before them in Infisical's order: the first that fails answers the request."""
 
 import math
 import re
@@ -129,7 +129,7 @@ ROUTES: Final = (
     _open(openrouter.describe, "GET", "/openrouter/api/v1/key", None),
 )
 FIXED: Final = {(route.method, route.path): route for route in ROUTES if "{" not in route.path}
-# The router takes no id and no name of more than a hundred characters; but for those of secrets and projects.
+# The router accepts up to a hundred characters for an id or a name, except for secrets and projects.
 PARAMETERS: Final = {"secretName": "[^/]+", "projectId": "[^/]+"}
 
 
@@ -153,7 +153,7 @@ def match(method: str, path: str) -> Match | None:
 
 
 def _is_decodable(path: str) -> bool:
-    """Tell whether the router can read the path at all."""
+    """Tell whether the router can decode the path."""
     if BROKEN.search(path):
         return False
     try:
@@ -202,8 +202,8 @@ async def _pass(exchange: Exchange, route: Route | None) -> Answer:
     await _meet_outage(exchange)
     if route is None:
         return _no_route(exchange)
-    # Everything that takes time comes before the stages, which then run without a pause: so the order in which
-    # creates pass the limiter is also the order in which faults are drawn.
+    # Everything that takes time comes first. The checks then run without a pause, so creates draw their faults in
+    # the order in which they pass the limiter.
     raw = b"" if exchange.request.method in NO_BODY else await exchange.read()
     await exchange.wait(world.settings.latency)
     if route.budget is not None:
@@ -247,7 +247,7 @@ def _admit(exchange: Exchange, route: Route, raw: bytes) -> None:
     fault = faults.peek() if faults else None
 
     def meet() -> None:
-        """Let the fault that was drawn end this request."""
+        """End this request with the fault that was drawn."""
         exchange.fault = fault
         exchange.strike()
         if faults:
@@ -278,7 +278,7 @@ def _authenticate(exchange: Exchange, route: Route) -> Token | None:
     if "X-Api-Key" in headers:
         message = "API key authentication is not supported anymore. Please switch to using machine identities."
         raise Refusal(400, "BadRequest", message)
-    # Routes that need no token check one that comes nevertheless.
+    # Routes that need no token still check one that is sent.
     if not route.authenticated and not headers.get("Authorization"):
         return None
     return identity.authenticate(exchange.world, headers.get("Authorization"))
