@@ -578,6 +578,22 @@ CREATE TRIGGER request_forgotten AFTER DELETE ON provisioner.connection_requests
 FOR EACH ROW WHEN (old.status IN ('failed', 'cancelled', 'removed'))
 EXECUTE FUNCTION provisioner.request_set_apart();
 
+CREATE TRIGGER request_set_apart_at_once AFTER INSERT ON provisioner.rotation_requests
+FOR EACH ROW WHEN (new.status IN ('failed', 'cancelled', 'removed'))
+EXECUTE FUNCTION provisioner.request_set_apart();
+
+CREATE TRIGGER request_set_apart AFTER UPDATE OF status, error_code ON provisioner.rotation_requests
+FOR EACH ROW
+WHEN (
+    (old.status IN ('failed', 'cancelled', 'removed') OR new.status IN ('failed', 'cancelled', 'removed'))
+    AND (old.status, old.error_code) IS DISTINCT FROM (new.status, new.error_code)
+)
+EXECUTE FUNCTION provisioner.request_set_apart();
+
+CREATE TRIGGER request_forgotten AFTER DELETE ON provisioner.rotation_requests
+FOR EACH ROW WHEN (old.status IN ('failed', 'cancelled', 'removed'))
+EXECUTE FUNCTION provisioner.request_set_apart();
+
 -- Only workers may write what they record: with a false connection id, the wrong connection would be changed or
 -- removed. Statements that record set a parameter of their own transaction; anyone may retry by setting `status =
 -- 'pending'`.

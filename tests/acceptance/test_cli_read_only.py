@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.skipif(namespace() is None, reason="mounts of one's own are forbidden here")
 
 LINES = 100_000
+LONG = 40_000  # lines of some 240 characters
 COUNT = "SELECT count(*) FROM provisioner.connection_requests"
 
 
@@ -32,7 +33,7 @@ def large_file(tmp_path: Path) -> Path:
     file = tmp_path / "projects.csv"
     with file.open("w") as stream:
         stream.write("project_id,description\n")
-        stream.writelines(f"{UUID(int=number)},{'x' * 100} {number}\n" for number in range(LINES))
+        stream.writelines(f"{UUID(int=number)},{'x' * 200}\n" for number in range(LONG))
     return file
 
 
@@ -47,8 +48,8 @@ def test_a_large_file_is_submitted_without_a_place_for_temporary_files(
             command, stdin=given, capture_output=True, check=False, text=True, env=environment(database)
         )
     assert (done.returncode, done.stderr) == (0, "")
-    assert json.loads(done.stdout)["inserted"] == LINES
-    assert query(database, COUNT) == str(LINES)
+    assert json.loads(done.stdout)["inserted"] == LONG
+    assert query(database, COUNT) == str(LONG)
 
 
 def test_a_full_disk_of_temporary_files_is_told(database: Database, large_file: Path) -> None:

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 NOBODY = "postgresql://me:planted-4711@127.0.0.1:1/nowhere"
 STATUSES = {0, 1, 2, 3}
 LINES = 3  # an error, and what belongs to it
-SAMPLE = 4  # cases of each kind that are tried each time
-EXAMPLES = settings.default.max_examples * 2 // 5 if settings.default else 40  # each is a process of its own
+SAMPLE = 3  # cases of each kind that are tried each time
+EXAMPLES = settings.default.max_examples // 5 if settings.default else 20  # each is a process of its own
 CLONE_NEWUSER = 0x10000000
 
 
