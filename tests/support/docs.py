@@ -8,7 +8,8 @@ from typing import Any, Final
 
 from typer import main as typer_main
 
-from provisioner.cli import COMMANDS, app, load_command
+from provisioner.cli import app, load_command
+from provisioner.cli.commands import COMMANDS
 from provisioner.observe.catalogue import metrics_table
 from provisioner.settings.shape import settings_table
 
@@ -45,7 +46,7 @@ def pages() -> list[Path]:
 
 def commands_table() -> str:
     """Every command in one line."""
-    rows = [f"| [`{name}`](#provisioner-{name}) | {summary} |" for name, summary in COMMANDS.items()]
+    rows = [f"| [`{name}`](#provisioner-{name}) | {command.summary} |" for name, command in COMMANDS.items()]
     return "\n".join(["| command | what it does |", "|---|---|", *rows])
 
 

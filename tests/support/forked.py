@@ -17,7 +17,8 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from provisioner.cli import COMMANDS, load_command, main
+from provisioner.cli import load_command, main
+from provisioner.cli.commands import COMMANDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

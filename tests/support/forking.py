@@ -189,7 +189,8 @@ def call(arguments: Sequence[str], *, env: Mapping[str, str], cwd: str, given: b
 
 def serve(address: str) -> None:
     """Import every command, then fork one for each call, until standard input ends."""
-    from provisioner.cli import COMMANDS, load_command
+    from provisioner.cli import load_command
+    from provisioner.cli.commands import COMMANDS
 
     for name in COMMANDS:
         load_command(name)
