@@ -1,6 +1,6 @@
-"""Every metric that there is: its name, kind, unit and labels, and what it means.
+"""The list of all metrics: names, kinds, units, labels and meanings.
 
-`docs/metrics.md` is made from this list, and what `metrics` exports is checked against it.
+`docs/metrics.md` is generated from it, and the export of `metrics` is checked against it.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ PREFIX: Final = "provisioner_"
 
 
 class Kind(StrEnum):
-    """What Prometheus does with a metric."""
+    """The kinds of metrics in Prometheus."""
 
     COUNTER = "counter"
     GAUGE = "gauge"
@@ -20,7 +20,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """One metric. `shared`: read from the database, so every worker exports the same; take the maximum over them."""
+    """One metric. `shared`: read from the database, so all workers export the same value; take the maximum."""
 
     name: str
     kind: Kind
@@ -31,7 +31,7 @@ class Metric:
 
     @property
     def full_name(self) -> str:
-        """The name that queries use; a histogram's parts have `_bucket`, `_sum` and `_count` at its end."""
+        """The name in queries; a histogram's series end with `_bucket`, `_sum` and `_count`."""
         return PREFIX + self.name + ("_total" if self.kind is Kind.COUNTER else "")
 
 
