@@ -887,7 +887,7 @@ CREATE FUNCTION provisioner.refuse_recorded_columns() RETURNS trigger
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 BEGIN
-    RAISE EXCEPTION 'request %: % are what workers record, and cannot be changed', old.id, TG_ARGV[0]
+    RAISE EXCEPTION 'request %: only workers may change %', old.id, TG_ARGV[0]
     USING ERRCODE = 'object_not_in_prerequisite_state',
         HINT = 'Set status to pending to retry it, or use provisioner.cancel, provisioner.retry and provisioner.remove.';
 END
@@ -1138,11 +1138,11 @@ BEGIN
     END IF;
     -- Under another id its answer could not be recorded, and its place in line would belong to nothing.
     IF old.id <> new.id THEN
-        RAISE EXCEPTION 'request % keeps its id: id cannot be changed', old.id
+        RAISE EXCEPTION 'the id of request % cannot be changed', old.id
         USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Insert another request.';
     END IF;
     IF moved AND recorded THEN
-        RAISE EXCEPTION 'request % has its connection: its target and project_id cannot be changed any more', new.id
+        RAISE EXCEPTION 'request % already has a connection: its target and project_id cannot be changed', new.id
         USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Insert another request for the other project.';
     END IF;
     IF recorded AND new.adopted AND new.on_conflict <> 'replace' AND (renamed OR rekeyed) THEN
@@ -1485,14 +1485,14 @@ DECLARE
     recorded boolean := new.rotation_id IS NOT NULL;
 BEGIN
     IF old.id <> new.id THEN
-        RAISE EXCEPTION 'request % keeps its id: id cannot be changed', old.id
+        RAISE EXCEPTION 'the id of request % cannot be changed', old.id
         USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Insert another request.';
     END IF;
     IF current_setting('provisioner.renaming', true) = 'on' THEN
         RETURN NULL;  -- its connection has another name now, and is the same
     END IF;
     IF recorded AND fixed <> '{}' THEN
-        RAISE EXCEPTION 'request % has its rotation, which was made with its %: that cannot be changed any more', new.id,
+        RAISE EXCEPTION 'request % already has a rotation, which was created with its %: that cannot be changed', new.id,
             array_to_string(fixed, ', ')
         USING ERRCODE = 'object_not_in_prerequisite_state',
             HINT = 'Insert another request, and set wanted = ''absent'' in this one if its rotation is not needed any more.';
