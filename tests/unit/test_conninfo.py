@@ -37,9 +37,9 @@ PGGSSENCMODE PGKRBSRVNAME PGGSSLIB PGGSSDELEGATION PGCONNECT_TIMEOUT PGCLIENTENC
 PGLOADBALANCEHOSTS PGMINPROTOCOLVERSION PGMAXPROTOCOLVERSION PGSSLNEGOTIATION PGDATESTYLE PGTZ PGGEQO PGSYSCONFDIR
 PGLOCALEDIR
 """
-# Those of them that stand for no parameter.
+# Variables without a parameter.
 ALONE = "PGSYSCONFDIR PGDATESTYLE PGTZ PGGEQO PGLOCALEDIR PGREALM"
-# A value that each may have, where not every text will do.
+# A valid value for each parameter that does not accept any text.
 FITTING = {"port": "5433", "connect_timeout": "10", "tcp_user_timeout": "5000", "service": "", "servicefile": ""}
 FITTING |= dict.fromkeys(("keepalives_idle", "keepalives_interval", "keepalives_count"), "3")
 FILES = ("sslcert", "sslkey", "sslrootcert", "sslcrl", "sslcrldir")
