@@ -113,7 +113,7 @@ async def run_daemon(settings: Settings, *, drain: bool = False, beside: Beside 
                     tasks["notifier"] = notifier.run()
                 if not drain:
                     tasks |= _verifiers(settings, database, clock, ways)
-                    tasks |= _discoverers(settings, database, clock, [lines.way for lines in ways])
+                    tasks |= _discoverers(settings, database, clock, [lines.access for lines in ways])
                 await _work(worker, tasks)
                 if drain and notifier is not None:
                     await notifier.finish()
@@ -140,16 +140,16 @@ def _verifiers(
         for kind in KINDS
     ]
     return {
-        f"verifier-{way.name}": Verifier(
-            way.name,
-            lister=way.connections,
-            reads=way.reads,
+        f"verifier-{access.name}": Verifier(
+            access.name,
+            lister=access.connections,
+            reads=access.reads,
             ledger=ledger,
             clock=clock,
-            fingerprints=fingerprints if way is lines.way else None,
+            fingerprints=fingerprints if access is lines.access else None,
         ).run()
         for lines in ways
-        for way, ledger in zip((lines.way, lines.rotation_way), ledgers, strict=True)
+        for access, ledger in zip((lines.access, lines.rotation_access), ledgers, strict=True)
     }
 
 
@@ -168,17 +168,17 @@ def _discoverers(
     if chosen.on_gone == "remove" and chosen.target in settings.targets:
         removing = Removing(address=settings.targets[chosen.target].url, clock=clock)
     return {
-        f"discoverer-{way.name}": Discoverer(
-            way.name,
-            joined=way.connections,
-            reads=way.reads,
+        f"discoverer-{access.name}": Discoverer(
+            access.name,
+            joined=access.connections,
+            reads=access.reads,
             requests=DiscoveredRequests(database, every=every, credential=chosen.credential, batch=chosen.batch),
             wanted=ProjectFilter(types=(chosen.type,), names=globs_of(chosen.names), exclude=globs_of(chosen.exclude)),
             every=chosen.seconds,
             removing=removing,
         ).run()
-        for way in ways
-        if way.name == chosen.target
+        for access in ways
+        if access.name == chosen.target
     }
 
 

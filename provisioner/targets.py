@@ -92,27 +92,26 @@ async def open_lines(
 ) -> AsyncIterator["TargetLines"]:
     """Open one target with its connections, budgets and breaker; its access token is revoked at the end of the block.
 
-    `eager`: requests that wait for the machine identity to join projects are checked again at once.
-
-    Raises `SettingsError` if no login is configured for it.
+    `eager`: requests that wait for the machine identity to join projects are checked again at once. Raises
+    `SettingsError` if no login is configured for the target.
     """
     chosen = settings.targets[name]
     marker = await installation(database) if chosen.marker else ""
     shared, allowed = partial(permits, database, clock), Allowed()
-    async with open_infisical(settings, name, clock, shared, observer=observer, marker=marker, allowed=allowed) as way:
-        transport, identity, routes = way.transport, way.identity, Routes(chosen.url)
-        keys = vault.at(name, InfisicalSecrets(transport, identity, routes, way.reads))
+    opened = open_infisical(settings, name, clock, shared, observer=observer, marker=marker, allowed=allowed)
+    async with opened as access:
+        transport, identity, routes = access.transport, access.identity, Routes(chosen.url)
+        keys = vault.at(name, InfisicalSecrets(transport, identity, routes, access.reads))
         health, checks = SharedCredentialHealth(database, target=name), _key_checks(settings, name, database, clock)
         start = replace(_budget(chosen.write_limit), address=chosen.url)
-        changes, removals = (
-            shared(target=name, kind=kind, start=start, allowed=allowed) for kind in ("change", "removal")
-        )
+        budget = partial(shared, target=name, start=start, allowed=allowed)
+        changes, removals = budget(kind="change"), budget(kind="removal")
         target = Target(
             name=name,
-            connections=way.connections,
+            connections=access.connections,
             vault=keys,
-            writes=way.writes,
-            reads=way.reads,
+            writes=access.writes,
+            reads=access.reads,
             changes=changes,
             removals=removals,
             rules=_rules(settings, marker),
@@ -121,8 +120,8 @@ async def open_lines(
             projects=ProjectGate(
                 name,
                 health=SharedProjectHealth(database, target=name),
-                joined=way.connections,
-                reads=way.reads,
+                joined=access.connections,
+                reads=access.reads,
                 clock=clock,
                 eager=eager,
             ),
@@ -137,7 +136,9 @@ async def open_lines(
             transport, identity, routes, marker=marker, now=clock.epoch, monotonic=clock.monotonic
         )
         line = _line_of_rotations(settings, target, rotations, database=database, clock=clock, permits=permits)
-        yield TargetLines(target, line, way, way._replace(name=line.name, connections=rotations, reads=line.reads))
+        yield TargetLines(
+            target, line, access, access._replace(name=line.name, connections=rotations, reads=line.reads)
+        )
 
 
 def _key_checks(settings: Settings, name: str, database: Database, clock: Clock) -> KeyChecks | None:
@@ -213,13 +214,13 @@ class InfisicalAccess(NamedTuple):
 class TargetLines(NamedTuple):
     """A target's line for each kind of request, each with its own budgets; they share one access to Infisical.
 
-    `rotation_way` is that access with the calls and the reads of rotations.
+    `rotation_access` is that access with the calls and the reads of rotations.
     """
 
     connections: Target
     rotations: Target
-    way: InfisicalAccess
-    rotation_way: InfisicalAccess
+    access: InfisicalAccess
+    rotation_access: InfisicalAccess
 
 
 @asynccontextmanager

@@ -56,6 +56,28 @@ class Progress:
         return self.succeeded + self.failed + self.cancelled + self.removed
 
 
+# Nobody has requested anything.
+EMPTY: Final = Progress(
+    batch=None,
+    total=True,
+    requests=0,
+    waiting=0,
+    ready=0,
+    in_flight=0,
+    succeeded=0,
+    failed=0,
+    cancelled=0,
+    started_at=None,
+    ended_at=None,
+    ends_at=None,
+)
+
+
+def is_restriction(trouble: str | None) -> bool:
+    """Whether a target is in trouble because Infisical's plan lacks the feature."""
+    return "plan restriction" in (trouble or "").lower()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetReport:
     """One target: its `pending` requests, the number of live workers that serve it, and its limits.
@@ -114,7 +136,7 @@ class TargetReport:
     @property
     def restricted(self) -> bool:
         """Whether Infisical says that its plan lacks the feature; that lasts until a person changes the plan."""
-        return "plan restriction" in (self.trouble or "").lower()
+        return is_restriction(self.trouble)
 
     @property
     def troubles(self) -> str:
@@ -287,7 +309,7 @@ class Leftovers:
 
     `paused`, `unserved` and `outside` (the identity may not create in the project) are by target, `quarantined` by
     credential, `failed` by error code. `scheduled` requests start later, and `unfinished` ones were left because the
-    run was told to stop. `unrecorded` ones have ended, but the database refuses to record how.
+    run was told to stop. `unrecorded` ones have ended, but the database refuses to record how. `removed` ones are gone.
     """
 
     paused: dict[str, int] = field(default_factory=dict)
@@ -296,6 +318,7 @@ class Leftovers:
     unserved: dict[str, int] = field(default_factory=dict)
     failed: dict[str, int] = field(default_factory=dict)
     succeeded: int = 0
+    removed: int = 0
     scheduled: int = 0
     unfinished: int = 0
     unrecorded: int = 0
@@ -306,6 +329,7 @@ class Leftovers:
         return replace(
             self,
             succeeded=max(0, self.succeeded - before.succeeded),
+            removed=max(0, self.removed - before.removed),
             failed={code: count for code, count in failed.items() if count > 0},
         )
 

@@ -66,3 +66,8 @@ def several(number: int, one: str, many: str | None = None) -> str:
     ('1 line', '2,000 lines', '2 requests wait')
     """
     return f"{number:,} {one if number == 1 else many or f'{one}s'}"
+
+
+def percent(part: int, whole: int) -> str:
+    """Say how much of it that is, rounded down: all of it is 100 % only then."""
+    return f"{100 * part // max(1, whole)} %"

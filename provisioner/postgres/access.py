@@ -81,6 +81,8 @@ _USAGE: Final = Right(privileges=("USAGE",), on="provisioner", kind="SCHEMA")
 _LIVE: Final = (
     _function("live_state(text,text,uuid,bigint,bigint,text,text,boolean)"),
     _function("counted_as(text,text,uuid)"),
+    _function("while_pending(text,anyelement,anyelement)"),
+    _function("quarantine_code(text)"),
 )
 
 _READING: Final[Sequence[Right]] = (
@@ -88,7 +90,10 @@ _READING: Final[Sequence[Right]] = (
     *(_table(name, "SELECT") for name in ("rotation_requests", "rotation_status", "requests")),
     _table("salt", "SELECT"),  # to compare a connection's key with its credential's present one
     _table(_REQUESTS, "SELECT", columns=SEEN),
-    *(_table(name, "SELECT") for name in ("request_status", "batch_progress", "request_counts", "target_progress")),
+    *(
+        _table(name, "SELECT")
+        for name in ("request_status", "batch_progress", "request_counts", "target_progress", "progress")
+    ),
     _table("forecasts", "SELECT"),
     *(_table(name, "SELECT") for name in ("listed_requests", "listed_rotations", "places")),
     *(
@@ -119,7 +124,10 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
         _table("rotation_requests", "SELECT"),
         _table("rotation_requests", "INSERT", columns=ROTATION_WISH),
         *(_table(name, "SELECT") for name in ("rotation_status", "request_status")),
-        *(_table(name, "SELECT") for name in ("batch_progress", "request_counts", "target_progress", "migrations")),
+        *(
+            _table(name, "SELECT")
+            for name in ("batch_progress", "request_counts", "target_progress", "progress", "migrations")
+        ),
         # What it may know beyond its own requests.
         *(_table(f"own_{name}", "SELECT") for name in NARROWED),
         *(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 from provisioner.core.concurrency import CLIFF_MEMORY
 from provisioner.core.queue_values import OperatorLimit
 from provisioner.core.reports import (
+    EMPTY,
     BudgetReport,
     ConcurrencyReport,
     Failures,
@@ -67,17 +68,16 @@ async def read_status(
         await database.set_up(connection)
         sql = statements(_SQL, own=not await sees_all(connection))
         now = await connection.fetchval(sql["now"])
-        asked: tuple[object, ...] = (batch, None if batches is None else batches + 1)
-        if target is None:
-            rows = await connection.fetch(sql["progress"], *asked)
-        else:
-            rows = await connection.fetch(sql["progress_of_target"], *asked, target)
-        progress = [_progress(row) for row in rows]
+        asked = (batch, None if batches is None else batches + 1, target)
+        rows = await connection.fetch(
+            sql["progress" if target is None or "/" not in target else "progress_of_line"], *asked
+        )
+        progress = [_progress(row) for row in rows] or ([EMPTY] if batch is None and target is None else [])
         failures = await connection.fetch(sql["failures"], batch, target)
 
         async def there(name: str, *arguments: object) -> Sequence["asyncpg.Record"]:
             found = await connection.fetch(sql[name], *arguments)
-            return [row for row in found if target is None or row["target"] == target]
+            return [row for row in found if _is_of(target, row["target"])]
 
         drifted = await there("drifted", batch)
         return Status(
@@ -85,7 +85,7 @@ async def read_status(
             progress=progress[0] if progress else None,
             batches=tuple(each for each in progress if not each.total),
             more_batches=rows[0]["found"] - len(rows) if rows else 0,
-            targets=tuple(each for each in await _targets(connection, batch) if target in {None, each.target}),
+            targets=tuple(each for each in await _targets(connection, batch) if _is_of(target, each.target)),
             workers=await _workers(connection),
             failures=tuple(Failures(**dict(row)) for row in failures),
             unrecorded=Unrecorded(**dict((await connection.fetch(sql["unrecorded"], batch))[0])),
@@ -138,6 +138,7 @@ async def read_leftovers(database: Database, targets: Collection[str]) -> Leftov
         outside=found.get("outside", {}),
         failed=found.get("failed", {}),
         succeeded=sum(found.get("succeeded", {}).values()),
+        removed=sum(found.get("removed", {}).values()),
         scheduled=sum(found.get("scheduled", {}).values()),
         unfinished=sum(found.get("unfinished", {}).values()),
         unrecorded=sum(found.get("unrecorded", {}).values()),
@@ -169,6 +170,11 @@ async def _workers(connection: "PoolConnectionProxy[asyncpg.Record]") -> Workers
     if row is None:  # an aggregate without GROUP BY has exactly one row
         raise AssertionError
     return Workers(**dict(row))
+
+
+def _is_of(target: str | None, line: str) -> bool:
+    """Whether a line is the one that was asked for, or one of the target that was; None means all."""
+    return target in {None, line, line.partition("/")[0]}
 
 
 def _progress(row: "asyncpg.Record") -> Progress:

@@ -1,4 +1,4 @@
-"""What is wrong with the settings, in one line that names the setting and how to fix it."""
+"""Errors in the settings: one line that names the setting and how to fix it."""
 
 from collections.abc import Iterable
 from typing import Final
@@ -6,11 +6,11 @@ from typing import Final
 from provisioner.core.errors import ProvisionerError
 from provisioner.core.text import printable
 
-SHOWN: Final = 10  # problems that are told one by one
+SHOWN: Final = 10  # problems that are listed
 
 
 class SettingsError(ProvisionerError):
-    """The settings cannot be used; fix what the message names. Exit status 2 on the command line."""
+    """The settings are unusable; the message names what to fix. Exit status 2 on the command line."""
 
     def __init__(self, *problems: str) -> None:
         self.problems = tuple(dict.fromkeys(map(printable, problems)))
@@ -20,6 +20,6 @@ class SettingsError(ProvisionerError):
 
 
 def listing(words: Iterable[str]) -> str:
-    """Join words the way a sentence does: `a, b or c`."""
+    """Join words as in a sentence: `a, b or c`."""
     *most, last = words
     return f"{', '.join(most)} or {last}" if most else last

@@ -1,4 +1,4 @@
-"""Who a worker is at a target: whether what a login needs is there, and whether two targets are one."""
+"""The identity of a worker at a target: whether a login is possible, and whether two targets are the same."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,12 +16,12 @@ _NEEDED: Final = {
     "kubernetes": ("identity_id",),
     "oidc": ("identity_id", "jwt"),
 }
-# The first name of the US region's instance.
+# The old name of the US region's instance.
 _CLOUD: Final = {"https://app.infisical.com": "https://us.infisical.com"}
 
 
 def able_to_log_in(name: str, target: Target) -> Target:
-    """Return the target with all that its login needs; raise `SettingsError` naming the variables that are not set."""
+    """Return the target with everything that a login needs; raise `SettingsError` naming the missing variables."""
     missing = [
         listing([*(own for own, path in ECOSYSTEM.items() if path == setting), variable(*setting)])
         for field in _NEEDED[target.auth]
@@ -36,7 +36,7 @@ def able_to_log_in(name: str, target: Target) -> Target:
 
 
 def doubled(targets: Mapping[str, Target]) -> list[str]:
-    """Name each target that is another one once more: one connection would be recorded for a request of each."""
+    """Report every target that is the same as another: both would record the same connections."""
     first: dict[tuple[object, ...], str] = {}
     problems = []
     for name, target in targets.items():
@@ -52,7 +52,7 @@ def doubled(targets: Mapping[str, Target]) -> list[str]:
 
 
 def _who(target: Target) -> tuple[object, ...] | None:
-    """Who somebody is at a target, as far as the settings tell."""
+    """Return the identity at a target, as far as the settings say."""
     if target.auth == "token":
         return None if target.token is None else ("token", target.token)
     if target.auth == "universal":

@@ -1,6 +1,6 @@
-"""Where settings come from: the command line, the environment, the ecosystem's own variables, a file, the defaults.
+"""The sources of settings: the command line, the environment, other products' variables, a file, the defaults.
 
-Each becomes a layer that knows how its user wrote every value; what is wrong with a layer is collected in words.
+Each becomes a layer that remembers how the user named every value, and collects the problems.
 """
 
 import os
@@ -35,11 +35,11 @@ from provisioner.settings.shape import (
 from provisioner.settings.values import normalise_name, same_base
 
 CONFIG_VARIABLE: Final = "PROVISIONER_CONFIG"
-CONFIG_FILE: Final = Path("config/provisioner.toml")  # read if it is there
-DEEPEST: Final = 3  # names of a setting, as in targets.default.url
-CONFIG_SIZE: Final = 1 << 20  # bytes; a longer file is not a file of settings but a mistake
-SECRET_SIZE: Final = 1 << 16  # bytes; a longer file is not a secret but a mistake
-DEEPEST_KEY: Final = 20  # names joined by dots; the time that tomllib takes grows with their square
+CONFIG_FILE: Final = Path("config/provisioner.toml")  # read if it exists
+DEEPEST: Final = 3  # names in a setting, as in targets.default.url
+CONFIG_SIZE: Final = 1 << 20  # bytes; a longer file is a mistake
+SECRET_SIZE: Final = 1 << 16  # bytes; a longer file is a mistake
+DEEPEST_KEY: Final = 20  # names joined by dots; tomllib's time grows with their square
 
 _DEEPER_KEY: Final = re.compile(  # anywhere but in a line of comment
     rf"""^(?![ \t]*\#)[^\n]*?(?<![\w"'-])(?:[\w"'-]+[ \t]*\.[ \t]*){{{DEEPEST_KEY}}}""", re.MULTILINE
@@ -48,7 +48,7 @@ _ALIASES: Final[dict[str, Setting]] = {
     "PROVISIONER_DATABASE_URL": ("database", "url"),
     "PROVISIONER_DATABASE_URL_FILE": ("database", "url_file"),
 }
-# Kubernetes tells every pod about a service called "provisioner" in variables with these names.
+# Kubernetes describes a service called "provisioner" to every pod in variables with these names.
 _KUBERNETES: Final = re.compile(
     r"PROVISIONER_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
 )
@@ -56,7 +56,7 @@ _KUBERNETES: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """One value, how its user named it, and where it came from; `file` is what a secret was read from."""
+    """One value, how the user named it, and where it came from; `file` is the file that a secret was read from."""
 
     value: object
     name: str
@@ -65,10 +65,10 @@ class Given:
 
 
 class Layer:
-    """The values of one source, and what is wrong with it."""
+    """The values of one source, and its problems."""
 
     def __init__(self, base: Path, written: Callable[[Setting], str] = dotted, *others: str) -> None:
-        """Begin with nothing; files are below `base`, and a source has settings `written` so, besides `others`."""
+        """Start empty. Files are below `base`; names are `written` like this, and `others` are known too."""
         self.given: dict[Setting, Given] = {}
         self.problems: list[str] = []
         self._base = base
@@ -76,10 +76,10 @@ class Layer:
         self._others = others
 
     def add(self, setting: Setting, given: Given) -> None:
-        """Take a value in, or note why that cannot be."""
+        """Add a value, or the reason why that is impossible."""
         found = resolve(setting)
         if found is None:
-            # Looking for what was meant takes its time, and only the first problems are told.
+            # Finding the nearest name takes time, and only the first problems are shown.
             close = self._meant(setting, given.name) if len(self.problems) < SHOWN else "another"
             self.problems.append(f"{given.name} is not a setting; did you mean {close}?")
             return
@@ -93,7 +93,7 @@ class Layer:
         elif in_a_file:
             self._add_file(setting, given)
         elif isinstance(given.value, str) and is_secret(field_of(setting)):
-            # Closed at once, so that nothing on the way to the model can show it.
+            # Wrapped at once, so that nothing on the way to the model can show it.
             self.given[setting] = Given(Secret(given.value), given.name, given.source)
         else:
             self.given[setting] = given
@@ -103,7 +103,7 @@ class Layer:
         return nearest(name.partition(" in ")[0], [*map(self._written, known), *self._others])
 
     def _add_file(self, setting: Setting, given: Given) -> None:
-        # What stands where a path is expected may be the secret itself, so no message repeats it.
+        # The user may have put the secret itself where a path belongs, so no message repeats it.
         path = self._base / os.path.expanduser(str(given.value))  # noqa: PTH111  # Path's raises without a home
         try:
             text = decoded(_read(path, SECRET_SIZE)).removesuffix("\n").removesuffix("\r")
@@ -112,13 +112,13 @@ class Layer:
         except ValueError as error:
             self.problems.append(f"{given.name} names a file that {error}")
         else:
-            # A pipe gives what it holds once.
+            # A pipe can be read only once.
             again = path.absolute() if path.is_file() else None
             self.given[setting] = Given(Secret(text), given.name, given.source, again)
 
 
 def command_line(overrides: Mapping[str, object], base: Path) -> Layer:
-    """Take what was said on the command line; what is None was not said."""
+    """Read the command line; None means that an option was not given."""
     layer = Layer(base)
     for setting, value in _leaves(overrides):
         if value is not None:
@@ -127,7 +127,7 @@ def command_line(overrides: Mapping[str, object], base: Path) -> Layer:
 
 
 def environment(environ: Mapping[str, str], base: Path) -> Layer:
-    """Take the variables that begin with `PROVISIONER_`; an empty one counts as not set."""
+    """Read the variables that begin with `PROVISIONER_`; an empty one counts as not set."""
     layer = Layer(base, lambda setting: variable(*setting), CONFIG_VARIABLE, *_ALIASES)
     for name, value in environ.items():
         if not name.startswith(PREFIX) or name == CONFIG_VARIABLE or _KUBERNETES.fullmatch(name):
@@ -139,7 +139,7 @@ def environment(environ: Mapping[str, str], base: Path) -> Layer:
 
 
 def ecosystem(environ: Mapping[str, str], base: Path) -> Layer:
-    """Take the variables that Infisical's and OpenRouter's users already have."""
+    """Read the variables that users of Infisical and OpenRouter already have."""
     layer = Layer(base)
     known = {**ECOSYSTEM, **{f"{name}_FILE": path for name, one in ECOSYSTEM.items() for path in file_of(one)}}
     for name, setting in known.items():
@@ -147,7 +147,7 @@ def ecosystem(environ: Mapping[str, str], base: Path) -> Layer:
             layer.add(setting, Given(value, name, f"environment {name}"))
     given = [name for name in (OPENROUTER_KEY, f"{OPENROUTER_KEY}_FILE") if environ.get(name)]
     for name in given[:1]:
-        # The key itself stays where it is.
+        # Only the place of the key is a setting, not the key.
         where, value = ("env", name) if name == OPENROUTER_KEY else ("file", environ[name])
         layer.add(("credentials", "default", where), Given(value, name, f"environment {name}"))
     layer.problems += [f"{name} sets what {given[0]} sets; keep one of them" for name in given[1:]]
@@ -155,7 +155,7 @@ def ecosystem(environ: Mapping[str, str], base: Path) -> Layer:
 
 
 def file(config: Path | None, environ: Mapping[str, str], base: Path) -> Layer:
-    """Take the file that was asked for, or else the usual one if it is there."""
+    """Read the file that was named, or else the default one if it exists."""
     layer = Layer(base, in_file)
     asked = environ.get(CONFIG_VARIABLE) if config is None else str(config)
     shown = asked or str(CONFIG_FILE)
@@ -185,7 +185,7 @@ def file(config: Path | None, environ: Mapping[str, str], base: Path) -> Layer:
 
 
 def defaults() -> Layer:
-    """Return what is there without being said: the target and the credential of the name `default`."""
+    """Return what exists without being set: the target and the credential named `default`."""
     layer = Layer(Path())
     for setting, value in (
         (("targets", "default", "url"), DEFAULT_URL),
@@ -196,12 +196,12 @@ def defaults() -> Layer:
 
 
 def _toml(path: Path) -> dict[str, object]:
-    """Read a file of settings. Raises `OSError`, and `ValueError` saying what is wrong with it."""
+    """Read a settings file. Raises `OSError`, and `ValueError` with the problem."""
     content = _read(path, CONFIG_SIZE)
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise ValueError("is UTF-16 text; save it as UTF-8")
     try:
-        # What Windows writes before UTF-8 is no part of the text.
+        # The byte order mark that Windows writes is not part of the text.
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
@@ -220,7 +220,7 @@ def _toml(path: Path) -> dict[str, object]:
 
 
 def _read(path: Path, most: int) -> bytes:
-    """Read a file of not more than so many bytes. Raises `OSError`, and `ValueError` saying what is wrong with it."""
+    """Read a file of at most so many bytes. Raises `OSError`, and `ValueError` with the problem."""
     if "\0" in str(path):
         raise ValueError("has a path that contains a zero byte")
     with path.open("rb") as stream:
@@ -232,7 +232,7 @@ def _read(path: Path, most: int) -> bytes:
 
 def _leaves(table: Mapping[str, object], prefix: Setting = ()) -> Iterator[tuple[Setting, object]]:
     for key, value in table.items():
-        # Deeper than any setting only its name matters, for it is wrong.
+        # No setting is deeper, so only the name matters, for the error.
         if isinstance(value, Mapping) and value and len(prefix) < DEEPEST:
             yield from _leaves(value, (*prefix, key))
         else:
@@ -246,11 +246,11 @@ def _normalised(setting: Setting) -> Setting:
 
 
 def _name(setting: Setting) -> str:
-    """Return the name of the target or credential that the user meant, for naming its settings."""
+    """Return the name of the target or credential that the user meant."""
     return setting[1] if len(setting) > 2 else "default"
 
 
 def _repeats(layer: Layer, setting: Setting, value: str) -> bool:
-    """Whether two variables say the same of where Infisical is, perhaps one of them with `/api`."""
+    """Whether two variables name the same Infisical, perhaps one of them with `/api`."""
     given = layer.given.get(setting)
     return setting[-1] == "url" and given is not None and same_base(str(given.value), value)

@@ -1,4 +1,4 @@
-"""Load the settings: what the layers say, what of it counts, and in one line what is wrong with it."""
+"""Load the settings: merge the layers, check the result, and report every problem in one line."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from provisioner.settings.proxies import proxies_of
 from provisioner.settings.sections import INFISICAL_FIELDS
 from provisioner.settings.shape import NAMED, Setting, dotted, in_file, variable
 
-# What is given tells how to log in; the first that fits counts, and several may.
+# What a value implies about how to log in; the first method is the likelier one.
 _IMPLIED: Final = {
     "token": ("token",),
     "client_id": ("universal",),
@@ -24,7 +24,7 @@ _IMPLIED: Final = {
     "jwt": ("oidc", "kubernetes"),
 }
 
-# What a value must be, by pydantic's word for what is wrong with it. Its own sentences speak to programmers.
+# What a value must be, by pydantic's name of the error. Its own messages are for programmers.
 _RULES: Final = {
     "int_parsing": "must be a whole number",
     "int_type": "must be a whole number",
@@ -57,10 +57,10 @@ def load_settings(
     environ: Mapping[str, str] = os.environ,
     cwd: Path | None = None,
 ) -> Settings:
-    """Return the settings in force: command line over environment over file over defaults.
+    """Return the effective settings: command line over environment over file over defaults.
 
-    `config` is the file that the command line names; `overrides` holds what else it says, as tables in tables. Raises
-    `SettingsError`, which names every setting that is unknown, unreadable or unusable the way its user wrote it.
+    `config` is the file that the command line names; `overrides` contains its other settings, as nested tables. Raises
+    `SettingsError`, which names every unknown, unreadable or unusable setting the way its user wrote it.
     """
     base = cwd or Path()
     layers = [
@@ -78,7 +78,7 @@ def load_settings(
     try:
         settings = Settings.of(given)
     except ValidationError as error:
-        # Not chained: pydantic's error holds what was given, and a traceback would show it.
+        # Not chained: pydantic's error contains the value, and a traceback would show it.
         raise SettingsError(*(_sentence(problem, given) for problem in error.errors(include_url=False))) from None
     if problems := doubled(settings.targets):
         raise SettingsError(*problems)
@@ -93,7 +93,7 @@ def load_settings(
 
 
 def _sentence(problem: Any, given: Mapping[Setting, Given]) -> str:
-    """Say what is wrong with one setting."""
+    """Say in a sentence what is wrong with one setting."""
     location = tuple(str(part) for part in problem["loc"])
     context = problem.get("ctx", {})
     if problem["type"] == "missing":
@@ -106,12 +106,12 @@ def _sentence(problem: Any, given: Mapping[Setting, Given]) -> str:
 
 
 def _name(settings: Sequence[Setting], given: Mapping[Setting, Given]) -> str:
-    """Name the setting to blame the way that its user did: of several the first that somebody set."""
+    """Name the setting as the user did; of several, the first that was set."""
     return next((given[setting].name for setting in settings if setting in given), dotted(settings[0]))
 
 
 def _merged(layers: Sequence[Layer]) -> dict[Setting, Given]:
-    """Return each setting as the highest layer has it; `layers` stand in the order of their precedence."""
+    """Return each setting from the highest layer that has it; `layers` are in order of precedence."""
     for section, name in dict.fromkeys(setting[:2] for layer in layers for setting in layer.given if len(setting) == 3):
         if section == "credentials":
             _keep_one_place(layers, name)
@@ -121,7 +121,7 @@ def _merged(layers: Sequence[Layer]) -> dict[Setting, Given]:
 
 
 def _keep_one_place(layers: Sequence[Layer], name: str) -> None:
-    """Let the highest layer that places a credential replace, not extend, what lower ones say."""
+    """Let the highest layer that says where a credential is replace the lower ones instead of extending them."""
     kept: set[str] = set()
     for layer in layers:
         here = {setting: _kind(setting) for setting in layer.given if setting[:2] == ("credentials", name)}
@@ -136,7 +136,7 @@ def _kind(setting: Setting) -> str:
 
 
 def _infer_auth(layers: Sequence[Layer], name: str) -> None:
-    """Let the highest layer that says anything about logging in decide how; what fits a lower one's word obeys it."""
+    """Let the highest layer that says anything about logging in decide the method, unless a lower one's `auth` fits."""
     auth = ("targets", name, "auth")
     said = next((str(layer.given[auth].value).lower() for layer in layers if auth in layer.given), None)
     for layer in layers:
@@ -145,7 +145,7 @@ def _infer_auth(layers: Sequence[Layer], name: str) -> None:
         implied: dict[str, Given] = {}
         for key, methods in _IMPLIED.items():
             if given := layer.given.get(("targets", name, key)):
-                # A file of Infisical's own variable for OIDC says more than its place.
+                # Infisical's own variable for OIDC implies more than a file does.
                 ways = _IMPLIED["jwt"] if given.name == "INFISICAL_AUTH_JWT_FILE" else methods
                 for method in ways:
                     implied.setdefault(method, given)

@@ -1,4 +1,4 @@
-"""The settings as a whole, in force for the life of a process."""
+"""The settings as a whole, for the life of a process."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,13 +16,13 @@ from provisioner.settings.values import normalise_name
 
 
 class Settings(Sections):
-    """Every setting, checked; each knows where its value came from."""
+    """Every setting, checked, with the source of its value."""
 
     _given: Mapping[Setting, Given] = PrivateAttr(default_factory=dict)
 
     @classmethod
     def of(cls, given: Mapping[Setting, Given]) -> Self:
-        """Check what is given; raise pydantic's `ValidationError`."""
+        """Check the given values; raise pydantic's `ValidationError`."""
         tables: dict[str, Any] = {}
         for setting, one in given.items():
             table = tables
@@ -40,11 +40,11 @@ class Settings(Sections):
         }
 
     def secret_file(self, *setting: str) -> Path | None:
-        """Return the file that a secret was read from: correcting it there needs no restart."""
+        """Return the file that a secret was read from; a correction there needs no restart."""
         return self._given[setting].file if setting in self._given else None
 
     def effective(self) -> Iterator[tuple[Setting, object]]:
-        """Give every setting that is in force with its value, in the order of the reference."""
+        """Yield every setting and its effective value, in the order of the reference."""
         for section in SECTIONS:
             value = getattr(self, section)
             groups = {(section, name): one for name, one in value.items()} if section in NAMED else {(section,): value}
@@ -53,7 +53,7 @@ class Settings(Sections):
                     yield (*prefix, field), getattr(group, field)
 
     def database_url(self) -> Secret:
-        """Return the database's URL; raise `SettingsError` when none is set."""
+        """Return the database's URL. Raises `SettingsError` if none is set."""
         if self.database.url is None:
             raise SettingsError(
                 "no database is set: set PROVISIONER_DATABASE_URL or DATABASE_URL, or [database] url in the file, "
@@ -62,7 +62,7 @@ class Settings(Sections):
         return self.database.url
 
     def login(self, target: str = "default") -> Target:
-        """Return a target that can be logged in to; raise `SettingsError` when it is not configured or cannot be."""
+        """Return a target that a worker can log in to; raise `SettingsError` if it is missing or incomplete."""
         name = normalise_name(target)
         if name not in self.targets:
             raise SettingsError(f"there is no target {name}: set {variable('targets', name, 'url')}")

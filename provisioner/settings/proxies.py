@@ -1,7 +1,7 @@
-"""The proxies that the environment names, read as curl reads them.
+"""The proxies in the environment, interpreted as curl does.
 
-`https_proxy`, `http_proxy`, `all_proxy` and `no_proxy`, in lower case first, then in upper case. This machine itself is
-never asked through a proxy unless the setting `proxy` says so.
+`https_proxy`, `http_proxy`, `all_proxy` and `no_proxy` are read first in lower case, then in upper case. This machine
+itself is never reached through a proxy unless the setting `proxy` says so.
 """
 
 import ipaddress
@@ -22,14 +22,14 @@ PORTS: Final = {"https": 443, "http": 80}
 
 
 class Proxy(NamedTuple):
-    """A proxy's URL, which may hold a password, and the variable that names it."""
+    """A proxy's URL, which may contain a password, and the variable that names it."""
 
     url: str
     variable: str
 
 
 def proxies_of(given: Mapping[Setting, Given], environ: Mapping[str, str]) -> dict[Setting, Given]:
-    """The proxy that the environment names for each address without one of its own, as a value of its variable."""
+    """Return the environment's proxy for each address that has none of its own, named by its variable."""
     found = {}
     usual = {("openrouter", "url"): Given(OPENROUTER, "openrouter.url", "default")}
     for setting, url in (usual | dict(given)).items():
@@ -42,7 +42,7 @@ def proxies_of(given: Mapping[Setting, Given], environ: Mapping[str, str]) -> di
 
 
 def proxy_for(url: str, environ: Mapping[str, str]) -> Proxy | None:
-    """The proxy for what is at this URL; None if it is to be asked directly."""
+    """Return the proxy for a URL; None for a direct connection."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
@@ -61,12 +61,12 @@ def proxy_for(url: str, environ: Mapping[str, str]) -> Proxy | None:
 
 def _variables(scheme: str, environ: Mapping[str, str]) -> list[str]:
     names = [f"{scheme}_proxy", f"{scheme}_proxy".upper(), "all_proxy", "ALL_PROXY"]
-    # A server that runs CGI programs puts the header `Proxy` of a request, which is anybody's, into HTTP_PROXY.
+    # A CGI server copies the `Proxy` header of a request, which anybody can send, into HTTP_PROXY.
     return [name for name in names if name != "HTTP_PROXY" or "REQUEST_METHOD" not in environ]
 
 
 def _covers(entry: str, host: str, port: int) -> bool:
-    """Whether an entry of `no_proxy` is about this host: `*`, a domain, an address or a network; with a port or not."""
+    """Whether an entry of `no_proxy` covers this host: `*`, a domain, an address or a network, perhaps with a port."""
     if entry == "*":
         return True
     name, wanted = _split(entry)
@@ -85,7 +85,7 @@ def _covers(entry: str, host: str, port: int) -> bool:
 
 
 def _split(entry: str) -> tuple[str, int | None]:
-    """The host of an entry and its port; an IPv6 address has its colons."""
+    """Split an entry into host and port; an IPv6 address contains colons itself."""
     match = re.fullmatch(r"\[([^\]]*)\](?::([0-9]{1,5}))?|([^:]*):([0-9]{1,5})", entry)
     if match is None:
         return entry, None

@@ -1,4 +1,4 @@
-"""Which settings there are, and what each is called: in a file, in the environment, in the ecosystem, in the docs."""
+"""All settings, and the names of each: in a file, in the environment, in other products' variables, in the docs."""
 
 import difflib
 import re
@@ -17,18 +17,18 @@ Setting = tuple[str, ...]  # ("retry", "base"), ("targets", "default", "url")
 PREFIX: Final = "PROVISIONER_"
 DEFAULT_URL: Final = "https://us.infisical.com"
 SECTIONS: Final[dict[str, type[Section]]] = {
-    # Of those of which there are any number, the last part is what each of them is.
+    # For a section with any number of entries, the last argument is the type of an entry.
     name: (get_args(field.annotation) or (field.annotation,))[-1]
     for name, field in Sections.model_fields.items()
 }
-# Sections of which there are any number, and what the database accepts as the name of one.
+# Sections with any number of entries, and the names that the database accepts for one.
 NAMED: Final = {
     "targets": re.compile(r"[a-z0-9][a-z0-9-]{0,62}"),
     "credentials": re.compile(r"(?!sk-)[a-z0-9][a-z0-9-]{0,39}"),
 }
 ECOSYSTEM: Final[dict[str, Setting]] = {
     "INFISICAL_HOST": ("targets", "default", "url"),
-    "INFISICAL_API_URL": ("targets", "default", "url"),  # of Infisical's command line, which may write /api behind it
+    "INFISICAL_API_URL": ("targets", "default", "url"),  # of Infisical's command line, which may append /api
     "INFISICAL_DOMAIN": ("targets", "default", "url"),  # the same in newer versions
     "INFISICAL_UNIVERSAL_AUTH_CLIENT_ID": ("targets", "default", "client_id"),
     "INFISICAL_UNIVERSAL_AUTH_CLIENT_SECRET": ("targets", "default", "client_secret"),
@@ -42,7 +42,7 @@ OPENROUTER_KEY: Final = "OPENROUTER_PROVISIONING_KEY"
 
 
 def dotted(path: Setting) -> str:
-    """Return the name of a setting for people: `targets.default.url`."""
+    """Return the name of a setting as people write it: `targets.default.url`."""
     return ".".join(path)
 
 
@@ -52,12 +52,12 @@ def variable(*path: str) -> str:
 
 
 def in_file(path: Setting) -> str:
-    """Return a setting the way a file has it: `[targets.default] url`."""
+    """Return the name of a setting as a file has it: `[targets.default] url`."""
     return f"[{'.'.join(path[:-1])}] {path[-1]}" if len(path) > 1 else path[0]
 
 
 def field_of(path: Setting) -> FieldInfo | None:
-    """Return what is known of the setting; nothing if there is no such setting."""
+    """Return the field of a setting; None if there is no such setting."""
     section = SECTIONS.get(path[0])
     if section is None or len(path) != (3 if path[0] in NAMED else 2):
         return None
@@ -65,19 +65,19 @@ def field_of(path: Setting) -> FieldInfo | None:
 
 
 def is_secret(field: FieldInfo | None) -> bool:
-    """Tell whether the values of this field must not be seen."""
+    """Tell whether the values of this field must not be shown."""
     return field is not None and Secret in _types(field.annotation)
 
 
 def file_of(path: Setting) -> list[Setting]:
-    """Return what names a file with the value of a setting, which every secret has."""
+    """Return the setting that names a file with this setting's value; only secrets have one."""
     return [(*path[:-1], f"{path[-1]}_file")] if is_secret(field_of(path)) else []
 
 
 def resolve(path: Setting) -> tuple[Setting, bool] | None:
-    """Find the setting that was meant, and whether its value is in a file; nothing if there is none.
+    """Find the setting, and whether its value is in a file; None if there is no such setting.
 
-    An Infisical secret may be written as a table of its own, and every secret as `…_file`.
+    An Infisical secret may be written as its own table, and every secret as `…_file`.
     """
     if path[0] == "credentials" and len(path) == 4 and path[2] == "infisical" and path[3] in INFISICAL_FIELDS:
         path = (*path[:2], path[3])
@@ -88,7 +88,7 @@ def resolve(path: Setting) -> tuple[Setting, bool] | None:
 
 
 def paths(names: Iterable[str] = ("<name>",)) -> Iterator[Setting]:
-    """Give every setting in the order of the reference, with these names for targets and credentials."""
+    """Yield every setting in the order of the reference, with these names of targets and credentials."""
     for section, model in SECTIONS.items():
         for prefix in [(section, name) for name in names] if section in NAMED else [(section,)]:
             for field in model.model_fields:
@@ -96,7 +96,7 @@ def paths(names: Iterable[str] = ("<name>",)) -> Iterator[Setting]:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Return the known word that is most like this one."""
+    """Return the most similar known word."""
     return difflib.get_close_matches(word, list(known), n=1, cutoff=0.0)[0]
 
 
@@ -112,7 +112,7 @@ def settings_table() -> str:
 
 
 def _default(info: FieldInfo) -> str:
-    # A target's URL is the one value that has to be given, for every target but the one that is always there.
+    # Only a target's URL is required, for every target except `default`.
     if info.default is PydanticUndefined:
         return f"`{DEFAULT_URL}` for `default`"
     return UNSET if info.default is None else f"`{displayed(info.default)}`"

@@ -1,6 +1,6 @@
-"""The kinds of value that a setting can have, and what makes one unusable.
+"""The types of settings, and the checks of their values.
 
-No message here repeats what was given: a secret may have been put in the wrong place.
+No message repeats the value: it may be a secret in the wrong place.
 """
 
 import ipaddress
@@ -36,13 +36,13 @@ _ADDRESS: Final = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """So many calls in each window."""
+    """A number of calls per window."""
 
     permits: int
     window: float  # seconds
 
     def __str__(self) -> str:
-        """Write it the way that a setting is written."""
+        """Format it as in a setting."""
         for unit in ("h", "min", "s"):
             count = self.window / UNITS[unit]
             if count >= 1 and count.is_integer():
@@ -51,17 +51,17 @@ class RateLimit:
 
 
 def normalise_name(name: str) -> str:
-    """Return the name of a target or credential as it is compared: without case, `_` as `-`."""
+    """Normalise the name of a target or credential for comparison: lower case, `-` for `_`."""
     return name.lower().replace("_", "-")
 
 
 def refuse(rule: str, *fields: str) -> PydanticCustomError:
-    """Return the error that says what a value must be; `fields` names those that are to blame, where it is several."""
+    """Return an error that says what a value must be; `fields` are the ones to blame."""
     return PydanticCustomError("rule", "{rule}", {"rule": rule, "fields": fields})
 
 
 def parse_limit(given: object) -> RateLimit | Literal["auto", "none"]:
-    """Read a rate limit: `auto`, `none`, or a number a time."""
+    """Parse a rate limit: `auto`, `none`, or a number per time."""
     if isinstance(given, RateLimit):
         return given
     text = given.strip().lower() if isinstance(given, str) else ""
@@ -76,7 +76,7 @@ def parse_limit(given: object) -> RateLimit | Literal["auto", "none"]:
 
 
 def parse_most(given: object) -> int | Literal["auto"]:
-    """Read how many calls may be in flight: `auto`, or a number."""
+    """Parse the number of calls in flight: `auto`, or a number."""
     if isinstance(given, str):
         text = given.strip().lower()
         if text == "auto":
@@ -90,7 +90,7 @@ def parse_most(given: object) -> int | Literal["auto"]:
 
 
 def parse_check(given: object) -> bool | Literal["auto"]:
-    """Read whether keys are checked: `auto`, true or false."""
+    """Parse whether keys are checked: `auto`, true or false."""
     text = str(given).strip().lower() if isinstance(given, str | bool) else ""
     if text == "auto":
         return "auto"
@@ -100,7 +100,7 @@ def parse_check(given: object) -> bool | Literal["auto"]:
 
 
 def _words(given: object, rule: str) -> list[str]:
-    """Read a list of texts, or one with commas between them."""
+    """Read a list of words, or a text with commas in between."""
     words = given.split(",") if isinstance(given, str) else given
     if not isinstance(words, list | tuple) or not all(isinstance(word, str) for word in words):
         raise refuse(rule)
@@ -108,17 +108,17 @@ def _words(given: object, rule: str) -> list[str]:
 
 
 def parse_globs(given: object) -> str:
-    """Read globs: a list, or with commas between them."""
+    """Read globs: a list, or a text with commas in between."""
     return ", ".join(_words(given, "must be globs, as a list or separated by commas"))
 
 
 def globs_of(text: str) -> tuple[str, ...]:
-    """The globs in what `parse_globs` has read."""
+    """Split the result of `parse_globs`."""
     return tuple(text.split(", ")) if text else ()
 
 
 def parse_events(given: object) -> str:
-    """Read which events are told: a list, or their names with commas between them."""
+    """Read event names: a list, or a text with commas in between."""
     told = dict.fromkeys(word.lower() for word in _words(given, _EVENTS_RULE))
     if not told or not told.keys() <= set(EVENTS):
         raise refuse(_EVENTS_RULE)
@@ -126,7 +126,7 @@ def parse_events(given: object) -> str:
 
 
 def parse_period(given: object) -> str:
-    """Read how often something happens: `off`, or a number of minutes, hours or days."""
+    """Parse a period: `off`, or a number of minutes, hours or days."""
     text = given.strip().lower().replace(" ", "") if isinstance(given, str) else ""
     if text != "off" and not _PERIOD.fullmatch(text):
         raise refuse('must be "off", or a time such as "1d", "12h" or "30min"')
@@ -134,13 +134,13 @@ def parse_period(given: object) -> str:
 
 
 def seconds_of(period: str) -> float | None:
-    """How many seconds a period has; None if it is off."""
+    """Return the seconds in a period; None if it is off."""
     found = _PERIOD.fullmatch(period)
     return int(found[1]) * PERIODS[found[2]] if found else None
 
 
 def parse_address(text: str) -> tuple[str, int] | None:
-    """Split `host:port`; nothing for `off`. A host in brackets is an IPv6 address."""
+    """Split `host:port`; None for `off`. A host in brackets is an IPv6 address."""
     if text.lower() == "off":
         return None
     match = _ADDRESS.fullmatch(text)
@@ -150,7 +150,7 @@ def parse_address(text: str) -> tuple[str, int] | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether what is sent to this host never leaves the machine."""
+    """Tell whether a host is this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -170,10 +170,10 @@ def _address(text: str) -> str:
 
 
 def _split(url: str, schemes: tuple[str, ...]) -> SplitResult:
-    """Take a URL apart, or say what is wrong with it."""
+    """Split a URL, or say what is wrong with it."""
     wanted = " or ".join(f"{scheme}://" for scheme in schemes)
     problem = refuse(f"must be a URL that begins with {wanted} and names a host")
-    # `urlsplit` quietly drops line breaks and tabs, and so would hide them.
+    # `urlsplit` silently drops line breaks and tabs.
     if not url.isascii() or not url.isprintable() or " " in url:
         raise problem
     try:
@@ -198,7 +198,7 @@ def _base_url(url: str) -> str:
 
 
 def same_base(one: str, other: str) -> bool:
-    """Tell whether two texts are base URLs of one Infisical."""
+    """Tell whether two texts are base URLs of the same Infisical."""
     try:
         return _base_url(one) == _base_url(other)
     except PydanticCustomError:
@@ -256,7 +256,7 @@ def _lower(given: object) -> object:
 
 
 def _home(given: object) -> object:
-    """Read `~` as the home directory; a path that no file system can have is no path."""
+    """Expand `~`, and refuse a path that no file system can have."""
     if isinstance(given, Path):
         given = str(given)
     if not isinstance(given, str) or not given or not given.isprintable():
@@ -275,7 +275,7 @@ def _file(given: Path) -> Path:
 
 
 def shown(value: object) -> str | int | float | bool | None:
-    """Return a value as a program may see it: secrets masked, unset as nothing."""
+    """Return a value for programs: secrets masked, None if unset."""
     if isinstance(value, Secret):
         return MASK
     if isinstance(value, RateLimit | Path):
@@ -286,7 +286,7 @@ def shown(value: object) -> str | int | float | bool | None:
 
 
 def displayed(value: object) -> str:
-    """Return a value as people read it: `true`, a dash, a mask."""
+    """Return a value for people: `true`, a dash, a mask."""
     plain = shown(value)
     if plain is None:
         return UNSET

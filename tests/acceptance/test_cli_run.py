@@ -115,6 +115,8 @@ def test_what_ended_earlier_is_not_counted(database: Database, infisical: Infisi
     assert drained(database, infisical)[0] == 3
     ask_for(database, 1)
     assert drained(database, infisical) == (0, ["1 succeeded, 0 failed, 0 left"])
+    query(database, "UPDATE provisioner.connection_requests SET wanted = 'absent' WHERE status = 'succeeded'")
+    assert drained(database, infisical) == (0, ["0 succeeded, 0 failed, 1 removed, 0 left"])
 
 
 async def test_a_stop_before_the_end(database: Database) -> None:

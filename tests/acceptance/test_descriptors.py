@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tests.support.postgres import Database
 
 TARGETS = 41
-EACH = 15  # requests of a target
+EACH = 8  # requests of a target
 KEY = "sk-or-v1-of-the-descriptors-test"
 
 
@@ -33,6 +33,7 @@ class Cloud:
         self.busy = 0
         self.busiest = 0
         self.created = 0
+        self.answered = asyncio.Event()
 
     async def __call__(self, request: web.BaseRequest) -> web.Response:
         """Answer a login or a create."""
@@ -43,9 +44,10 @@ class Cloud:
             return web.json_response({})
         self.busy += 1
         self.busiest = max(self.busiest, self.busy)
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.05)  # how slow it is
         self.busy -= 1
         self.created += 1
+        self.answered.set()
         made = {"id": str(uuid4()), "app": "open-router", "method": "api-key", "credentialsHash": "ab" * 32, **body}
         return web.json_response({"appConnection": made})
 
@@ -104,8 +106,9 @@ async def test_many_targets_under_a_low_limit(database: Database, soft: int, har
 
             draining = asyncio.ensure_future(drain())
             while cloud.created < TARGETS * EACH:
+                cloud.answered.clear()
                 assert await asyncio.to_thread(probe, port) == 200
-                await asyncio.sleep(0.02)
+                await asyncio.wait_for(cloud.answered.wait(), 30)
             assert resource.prlimit(process.pid, resource.RLIMIT_NOFILE) == (hard, hard)
             done = "SELECT count(*) FROM provisioner.connection_requests WHERE status = 'succeeded' AND attempts = 1"
             await eventually(lambda: query(database, done) == str(TARGETS * EACH))

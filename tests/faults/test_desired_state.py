@@ -73,7 +73,7 @@ async def agree(it: Fleet[Process]) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("projects", "rounds", "seed"), [(24, 12, 71), pytest.param(1000, 30, 72, marks=pytest.mark.soak)]
+    ("projects", "rounds", "seed"), [(16, 8, 71), pytest.param(1000, 30, 72, marks=pytest.mark.soak)]
 )
 async def test_after_quiet_the_table_and_infisical_agree(
     world: Callable[..., Fleet[Process]], projects: int, rounds: int, seed: int

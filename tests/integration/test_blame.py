@@ -51,21 +51,21 @@ def spent(fleet: Fleet, name: str) -> int:
 async def test_a_bad_key_costs_few_creates_and_the_good_ones_no_time(
     database: Database, logged: list[dict[str, object]], workers: int
 ) -> None:
-    """Of 300 requests with a bad key three find it out and fail, the others wait; 300 good ones are done at once."""
+    """Of 100 requests with a bad key three find it out and fail, the others wait; 100 good ones are done at once."""
     async with Fleet(database.url, selfhosted(), workers=workers, settings=QUICK) as fleet:
-        await fleet.insert(300, name="bad", credential="bad")
-        await fleet.insert(300, name="good")
+        await fleet.insert(100, name="bad", credential="bad")
+        await fleet.insert(100, name="good")
         began = time.monotonic()
         await fleet.start()
         await fleet.done("name = 'good'", within=10)
         beside_the_bad = time.monotonic() - began
-        assert await fleet.states("name = 'good'") == {"succeeded": 300}
-        await fleet.comes_to({"failed": 3, "pending": 297}, "name = 'bad'")
-        await fleet.until(HELD, 297)
+        assert await fleet.states("name = 'good'") == {"succeeded": 100}
+        await fleet.comes_to({"failed": 3, "pending": 97}, "name = 'bad'")
+        await fleet.until(HELD, 97)
         assert spent(fleet, "bad") <= 10
-        assert spent(fleet, "good") == 300
+        assert spent(fleet, "good") == 100
         began = time.monotonic()
-        await fleet.insert(300, name="alone")
+        await fleet.insert(100, name="alone")
         await fleet.done("name = 'alone'", within=10)
         # Held against as many that had nothing beside them; the start and the first try of each key come on top.
         assert beside_the_bad <= 3 * (time.monotonic() - began) + 2
@@ -79,7 +79,7 @@ async def test_a_bad_key_costs_few_creates_and_the_good_ones_no_time(
         assert BAD not in repr(logged)
         shown = await fleet.session.fetchrow("SELECT * FROM provisioner.quarantined_credentials")
         assert shown is not None
-        assert (shown["credential"], shown["requests"]) == ("bad", 297)
+        assert (shown["credential"], shown["requests"]) == ("bad", 97)
         assert "OpenRouter does not accept the key" in shown["reason"]
 
 
@@ -165,7 +165,7 @@ async def test_openrouter_in_trouble_fails_nobody(
     """OpenRouter refuses all keys for a while: creates are held but for a probe, nobody fails, and work goes on."""
     options = selfhosted()
     async with Fleet(database.url, options, workers=2, settings=QUICK) as fleet:
-        await fleet.insert(300)
+        await fleet.insert(150)
         fleet.simulator.configure(latency=0.1)
         await fleet.start()
         await eventually(lambda: fleet.created() >= 40)
@@ -181,7 +181,7 @@ async def test_openrouter_in_trouble_fails_nobody(
         mended = time.monotonic()
         await fleet.done(within=20)
         assert time.monotonic() - mended < 10
-        assert await fleet.states() == {"succeeded": 300}
+        assert await fleet.states() == {"succeeded": 150}
         assert events(logged, "breaker_closed")
         assert not events(logged, "credential_quarantined")
         await eventually(lambda: fleet.session.fetchval(WORKS))
@@ -234,24 +234,24 @@ async def test_a_fleet_asks_a_dead_infisical_seldom(database: Database, logged: 
 async def test_a_token_that_ends_costs_one_login_and_no_attempt(database: Database, change: str) -> None:
     """However the token ends in the middle of a run, there is one login more and every request succeeds at once."""
     async with Fleet(database.url, selfhosted(), settings=QUICK) as fleet:
-        await fleet.insert(300)
+        await fleet.insert(120)
         await fleet.start()
         await eventually(lambda: fleet.created() >= 40)
         fleet.simulator.configure(**{change: True})
         await fleet.done()
-        assert await fleet.states() == {"succeeded": 300}
+        assert await fleet.states() == {"succeeded": 120}
         assert fleet.simulator.state()["logins"] == {"ok": 2, "refused": 0, "locked": 0}
         assert await fleet.session.fetchval("SELECT max(attempts) FROM provisioner.connection_requests") == 1
 
 
 async def test_a_token_that_is_used_up_costs_one_login_each(database: Database) -> None:
-    """Tokens of fifty uses do three hundred creates with few more logins than it takes, and no attempt is spent."""
+    """Tokens of 25 uses do 150 creates with few more logins than it takes, and no attempt is spent."""
     async with Fleet(database.url, selfhosted(), settings=QUICK) as fleet:
-        fleet.simulator.configure(token_uses=50)
-        await fleet.insert(300)
+        fleet.simulator.configure(token_uses=25)
+        await fleet.insert(150)
         await fleet.start()
         await fleet.done()
-        assert await fleet.states() == {"succeeded": 300}
+        assert await fleet.states() == {"succeeded": 150}
         assert fleet.simulator.state()["logins"]["ok"] <= 8
         assert await fleet.session.fetchval("SELECT max(attempts) FROM provisioner.connection_requests") == 1
 
@@ -280,18 +280,18 @@ async def test_a_wrong_client_secret_is_tried_once_and_mended_without_a_restart(
         monkeypatch.setenv(name, value)
     settings = {**QUICK, **given}
     async with Fleet(database.url, selfhosted(), settings=settings) as fleet:
-        await fleet.insert(300)
+        await fleet.insert(100)
         await fleet.start()
         await eventually(lambda: events(logged, "breaker_opened"))
         waited = time.monotonic()
         await eventually(lambda: time.monotonic() - waited > 1.5)
         assert fleet.simulator.state()["logins"] == {"ok": 0, "refused": 1, "locked": 0}
         assert "check the client id and the client secret" in str(events(logged, "login_refused")[0]["reason"])
-        assert await fleet.states() == {"pending": 300}
+        assert await fleet.states() == {"pending": 100}
         assert not fleet.requests()
         file.write_text(fleet.simulator.client_secret)
         await fleet.done(within=20)
-        assert await fleet.states() == {"succeeded": 300}
+        assert await fleet.states() == {"succeeded": 100}
         assert fleet.simulator.state()["logins"] == {"ok": 1, "refused": 1, "locked": 0}
         assert await fleet.session.fetchval("SELECT max(attempts) FROM provisioner.connection_requests") == 1
 
@@ -303,7 +303,7 @@ async def test_logins_keep_to_their_limit(database: Database) -> None:
         await fleet.start()
         logins = fleet.simulator.world.requests
         await fleet.insert(20)
-        for number in range(1, 40):
+        for number in range(1, 16):
             await fleet.insert(20, name=f"more-{number}")
         await fleet.done(within=20)
         counted = {

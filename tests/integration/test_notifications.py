@@ -313,5 +313,5 @@ async def test_doctor_sends_a_trial(database: Lent, manner: Manner, verdict: str
         assert check["verdict"] == verdict
         assert [got.content["event"] for got in receiver.got] == ["test"]
         said = (await asyncio.to_thread(ask_doctor, "doctor")).stdout
-        assert "localhost is told of batch_finished, needs_attention, recovered; not signed" in said
+        assert "localhost receives batch_finished, needs_attention, recovered; not signed" in said
         assert "planted" not in said + str(document)

@@ -32,30 +32,30 @@ def options(projects: int) -> Options:
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-async def test_five_hundred_projects_that_nobody_joined_cost_five_creates(
+async def test_many_projects_that_nobody_joined_cost_five_creates(
     database: Database, logged: list[dict[str, object]], workers: int
 ) -> None:
     """One refusal and one list show them all: they wait, no request fails, and they go on once the identity joins."""
-    async with Fleet(database.url, options(500), workers=workers) as fleet:
+    async with Fleet(database.url, options(150), workers=workers) as fleet:
         projects = fleet.simulator.projects
         fleet.simulator.configure(permissions=dict.fromkeys(projects, "none"))
-        await fleet.insert(500)
+        await fleet.insert(150)
         await fleet.start()
-        await fleet.until(WAITING, 500)
+        await fleet.until(WAITING, 150)
         creates, reads = len(fleet.simulator.world.creates), fleet.simulator.world.requests[LIST]
         assert creates <= 5
         assert reads == {"200": 1}
-        assert await fleet.states() == {"pending": 500}
+        assert await fleet.states() == {"pending": 150}
         row = await fleet.session.fetchrow(
             "SELECT count(*) AS projects, sum(requests) AS requests, count(DISTINCT cause) AS causes"
             " FROM provisioner.quarantined_projects"
         )
-        assert tuple(row or ()) == (500, 500, 1)
+        assert tuple(row or ()) == (150, 150, 1)
         fleet.simulator.configure(permissions=dict.fromkeys(projects, ALLOWED))
         await fleet.session.execute(DUE[0])
         await fleet.done(within=30)
-        assert await fleet.states() == {"succeeded": 500}
-        assert len(fleet.simulator.world.creates) == creates + 500
+        assert await fleet.states() == {"succeeded": 150}
+        assert len(fleet.simulator.world.creates) == creates + 150
         assert await fleet.session.fetchval("SELECT count(*) FROM provisioner.project_health") == 0
     assert "projects_released" in {entry["event"] for entry in logged}
 

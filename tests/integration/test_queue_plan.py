@@ -1,6 +1,6 @@
 """No statement of the journey reads a table whole, however long the queue is and whatever the planner knows of it.
 
-The real queue runs against a million rows; the server's own counters tell what was read.
+The real queue runs against hundreds of thousands of rows; the server's own counters tell what was read.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 # One process makes the large database, once.
 pytestmark = pytest.mark.xdist_group("queue_plan")
 
-READY: Final = 1_000_000
+READY: Final = 400_000
 KNOWN: Final = 100_000  # rows of the wide table, of `incidents` and of `waiting`: enough for a plan to go wrong
 LOT: Final = 100
 ROUNDS: Final = 8  # from the sixth on the server prefers a plan that is made for no argument in particular
@@ -71,7 +71,7 @@ INSERT INTO provisioner.attempt_state (id, attempt, sent, failures, since, error
 
 @pytest.fixture(scope="module")
 def large(databases: Databases, template_database: str) -> Iterator[Database]:
-    """Lend a database with a million requests in line, made once."""
+    """Lend a database with so many requests in line, made once."""
     with databases.fresh(template_database) as made:
         with ThreadPoolExecutor(1) as thread:  # so that the event loops of the tests are left alone
             thread.submit(asyncio.run, _fill(made.url)).result()

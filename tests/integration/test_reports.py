@@ -15,6 +15,7 @@ from provisioner.postgres.reports import (
     read_status,
     seconds_left,
 )
+from tests.support.cli import query
 from tests.support.sessions import opened
 
 if TYPE_CHECKING:
@@ -198,3 +199,32 @@ def test_the_slowest_target_tells_how_long_it_takes(
 ) -> None:
     """What is left is divided by what the limiter allows, or else by what the workers do."""
     assert seconds_left(targets, workers) == seconds
+
+
+async def test_a_target_is_reported_with_its_rotations(database: Lent) -> None:
+    """Their failures and their drift count for the target; a line by its own name is reported alone."""
+    query(
+        database,
+        """
+        INSERT INTO provisioner.connection_requests (project_id, batch) VALUES (gen_random_uuid(), 'mixed');
+        INSERT INTO provisioner.rotation_requests (project_id, batch)
+        VALUES (gen_random_uuid(), 'mixed'), (gen_random_uuid(), 'mixed');
+        SELECT provisioner.finish(ARRAY (SELECT id FROM provisioner.connection_requests), 'failed', 'gave_up', 'no');
+        SELECT provisioner.finish(ARRAY[min(id)], 'failed', 'in_use', 'because') FROM provisioner.rotation_requests;
+        UPDATE provisioner.rotation_requests SET status = 'succeeded', finished_at = now() - interval '1 hour'
+        WHERE status = 'pending';
+        INSERT INTO provisioner.drifts (id, target, drift)
+        SELECT max(id), 'default/rotations', 'failing' FROM provisioner.rotation_requests;
+        """,
+    )
+    async with opened(database) as ours:
+        whole, line, other = [await read_status(ours, target=name) for name in ("default", "default/rotations", "eu")]
+    assert whole.progress is not None
+    assert line.progress is not None
+    assert (whole.progress.requests, whole.progress.failed) == (3, 2)
+    assert [each.batch for each in whole.batches] == ["mixed"]
+    assert {each.error_code: each.example for each in whole.failures} == {"gave_up": "no", "in_use": "because"}
+    assert (whole.drifted, whole.drifted_rotations) == (1, 1)
+    assert (line.progress.requests, line.drifted) == (2, 1)
+    assert [each.error_code for each in line.failures] == ["in_use"]
+    assert (other.progress, other.failures, other.drifted) == (None, (), 0)

@@ -118,6 +118,10 @@ async def test_the_daemon_verifies_rotations_too(database: Database) -> None:
         drift = "SELECT id, drift FROM provisioner.rotation_status WHERE drift IS NOT NULL"
         assert query(database, drift) == f"{request}|rescheduled"
         assert query(database, "SELECT target, drift FROM provisioner.drifts") == "default/rotations|rescheduled"
+        verified = (
+            "r.id, r.verified_at = v.started_at FROM provisioner.rotation_status AS r, provisioner.verify_rounds AS v"
+        )
+        assert query(database, f"SELECT {verified} WHERE v.target = 'default/rotations'") == f"{request}|t"
         told = provisioner("status", database=database)
         assert told.returncode == 1
         assert "1 rotation is not as recorded in Infisical" in " ".join(told.stdout.split())

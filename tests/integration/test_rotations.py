@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from provisioner.core.alerts import Kind, find_alerts, incidents
+from provisioner.core.explain import Formatters, explain
 from provisioner.postgres import kinds
+from provisioner.postgres.detail import read_detail
 from provisioner.postgres.pool import Database as Pool
 from provisioner.postgres.reports import read_status
 from provisioner.sandbox.audit import audit_rotations
@@ -87,13 +89,20 @@ async def test_a_plan_without_rotations_holds_all_and_spends_no_row(database: Da
         assert [tuple(each) for each in states] == [("pending", 0)]
         pool = Pool(database.url, size=1)
         try:
-            seen = await read_status(pool)
+            looks = [await read_status(pool, target=target) for target in (None, "default", "default/rotations")]
+            request = await it.session.fetchval("SELECT min(id) FROM provisioner.rotation_requests")
+            detail = await read_detail(pool, request)
         finally:
             await pool.close()
-        assert [(each.kind, each.subject, each.requests) for each in find_alerts(seen)] == [
-            (Kind.HELD, "default/rotations", 6)
-        ]
-        assert incidents(seen) == ()
+        for seen in looks:
+            assert [(each.kind, each.subject, each.requests) for each in find_alerts(seen)] == [
+                (Kind.HELD, "default/rotations", 6)
+            ]
+            assert incidents(seen) == ()
+        assert [look.progress.requests if look.progress else 0 for look in looks] == [12, 12, 6]
+        assert detail is not None
+        advice = explain(detail, Formatters(str, str))
+        assert "the plan of Infisical at default has no secret rotations: change the plan" in advice[-1]
         spent = "SELECT coalesce(sum(failures), 0) FROM provisioner.attempt_state"
         assert await it.session.fetchval(spent) == 0
 

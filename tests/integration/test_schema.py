@@ -339,7 +339,7 @@ class TestEditing:
     async def test_the_project_of_a_connection_is_not_another(self, session: "Session", column: str) -> None:
         """A connection that was recorded does not move."""
         await insert(session, status="succeeded", connection_id=project(9))
-        with pytest.raises(asyncpg.ObjectNotInPrerequisiteStateError, match="has its connection"):
+        with pytest.raises(asyncpg.ObjectNotInPrerequisiteStateError, match="already has a connection"):
             await session.execute(f"UPDATE provisioner.connection_requests SET {column} = {EDITED[column]}")
 
 

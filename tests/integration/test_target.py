@@ -103,7 +103,7 @@ async def created(fleet: Fleet, settings: Mapping[str, str], *, fail: bool = Fal
     try:
         async with open_lines(chosen, "default", pool, clock, open_vault(chosen)) as lines:
             request = a_request(project_id=fleet.simulator.projects[0])
-            seen = await lines.way.connections.create(request, Secret("sk-or-v1-good"))
+            seen = await lines.access.connections.create(request, Secret("sk-or-v1-good"))
             if fail:
                 raise ZeroDivisionError
             return seen.result

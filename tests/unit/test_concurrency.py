@@ -180,7 +180,7 @@ class Fleet:
     database=st.sampled_from([0.001, 0.01, 0.04, 0.2]),
     jitter=st.sampled_from([0.0, 0.2, 1.0]),
 )
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_a_server_with_an_ordinary_pool_never_stops_by_default(
     pool: int, workers: int, upstream: float, database: float, jitter: float
 ) -> None:
@@ -261,7 +261,7 @@ def test_a_number_is_one_round_away_at_first(most: int | None, first: int) -> No
 
 
 @given(pool=st.sampled_from([3, 4, 5, 6]), workers=st.integers(1, 6), upstream=st.sampled_from([0.0, 0.05, 0.3]))
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 def test_a_smaller_pool_is_found_out_by_one_stall(pool: int, workers: int, upstream: float) -> None:
     """A server that stops at fewer is stopped a few times at most; then its cliff is known and kept away from."""
     server = Server(pool=pool, upstream=upstream, database=0.04)
@@ -339,7 +339,7 @@ def test_a_network_that_swallows_everything_is_suspected_for_minutes_only() -> N
 
 def test_a_cliff_whose_errors_never_arrive_is_met_less_and_less_often() -> None:
     """Where our patience ends before the pool's, a stall follows each suspicion, and each is kept for twice as long."""
-    server = Server(pool=4, database=1.0, ending=Ending.FAILED)  # slow, so that six hours are few calls
+    server = Server(pool=4, database=2.0, ending=Ending.FAILED)  # slow, so that six hours are few calls
     fleet = Fleet(server, 2)
     fleet.run(6 * 3600.0)
     assert 2 <= server.deadlocks <= 8

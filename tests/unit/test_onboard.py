@@ -89,6 +89,6 @@ def test_the_question_names_what_would_be_made() -> None:
 
 def test_a_run_counts_what_ended_in_it() -> None:
     """What succeeded or failed before is not counted; what is left is left."""
-    before = Leftovers(succeeded=5, failed={"gave_up": 2, "name_conflict": 1})
-    after = Leftovers(succeeded=9, failed={"gave_up": 3, "name_conflict": 1}, unfinished=4)
-    assert after.since(before) == Leftovers(succeeded=4, failed={"gave_up": 1}, unfinished=4)
+    before = Leftovers(succeeded=5, removed=2, failed={"gave_up": 2, "name_conflict": 1})
+    after = Leftovers(succeeded=9, removed=3, failed={"gave_up": 3, "name_conflict": 1}, unfinished=4)
+    assert after.since(before) == Leftovers(succeeded=4, removed=1, failed={"gave_up": 1}, unfinished=4)

@@ -382,8 +382,8 @@ def test_what_is_recorded_and_gone_is_forgotten_before_it_is_made_again() -> Non
     [
         (True, False, False, True, True, 0, ""),
         (True, False, False, False, True, 0, "stays at OpenRouter"),
-        (True, False, False, True, False, 0, "may be left"),
-        (True, False, False, False, False, 0, "may be left"),
+        (True, False, False, True, False, 0, "may remain"),
+        (True, False, False, False, False, 0, "may remain"),
         (True, True, False, False, False, 0, ""),
         (True, True, True, False, True, 0, "stays at OpenRouter"),
         (False, False, False, True, True, 1, ""),

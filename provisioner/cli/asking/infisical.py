@@ -69,12 +69,12 @@ class Surveyor:
     """
 
     def __init__(
-        self, way: "InfisicalAccess", *, rotations: "InfisicalAccess | None" = None, whole: bool = True
+        self, access: "InfisicalAccess", *, rotations: "InfisicalAccess | None" = None, whole: bool = True
     ) -> None:
         self.rotations = Surveyor(rotations, whole=False) if rotations else self
-        self._name = way.name
-        self._reads = way.reads
-        self._connections = way.connections
+        self._name = access.name
+        self._reads = access.reads
+        self._connections = access.connections
         self._silent = 0
         self._told = False
         self._turn = asyncio.Lock()
@@ -213,7 +213,7 @@ async def surveying(settings: "Settings", database: "Database", target: str) -> 
     from provisioner.postgres.permits import may_share
 
     async with opened(settings, database, target, shared=await may_share(database)) as found:
-        yield Surveyor(found.way, rotations=found.rotation_way)
+        yield Surveyor(found.access, rotations=found.rotation_access)
 
 
 @asynccontextmanager
@@ -234,7 +234,7 @@ async def looking(settings: "Settings", target: str) -> AsyncIterator[Surveyor]:
                 pass  # it is not needed for anything else
             else:
                 async with opened(settings, database, target, shared=shared) as found:
-                    yield Surveyor(found.way)
+                    yield Surveyor(found.access)
                 return
     from provisioner.observe.logs import configure_logging
     from provisioner.postgres.permits import LonePermits
@@ -243,8 +243,8 @@ async def looking(settings: "Settings", target: str) -> AsyncIterator[Surveyor]:
 
     configure_logging("critical")  # the command itself reports errors, once
     clock = DatabaseClock(wall=partial(datetime.now, UTC), monotonic=time.monotonic)
-    async with open_infisical(settings, target, clock, partial(LonePermits, clock)) as way:
-        yield Surveyor(way)
+    async with open_infisical(settings, target, clock, partial(LonePermits, clock)) as access:
+        yield Surveyor(access)
 
 
 @asynccontextmanager
@@ -269,8 +269,8 @@ async def opened(
     async with open_lines(settings, target, database, clock, vault or NamedVault({}), permits=permits) as found:
         yield found
         # The workers learn what our reads showed; otherwise they would wait for the answer to a question that we asked.
-        await found.way.reads.share()
-        await found.rotation_way.reads.share()
+        await found.access.reads.share()
+        await found.rotation_access.reads.share()
 
 
 def tell_unasked(unasked: Sequence[Unqueried]) -> None:

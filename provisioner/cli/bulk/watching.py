@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from provisioner.cli.terminal.output import console, say
 from provisioner.core.errors import DatabaseUnavailable
 from provisioner.core.reports import Leftovers
-from provisioner.core.text import duration
+from provisioner.core.text import duration, percent
 from provisioner.postgres.onboarding import Tally, standing, tally
 from provisioner.postgres.reports import TargetReport, Workers, read_outlook, seconds_left
 
@@ -135,11 +135,10 @@ def _view(done: Tally, texts: Sequence[str], note: str, took: str, width: int) -
 
     first, *rest = texts
     grid = Table.grid(padding=(0, 1))
-    # Rounded down: 100 % means everything is done.
-    percent = f"{100 * done.ended // max(1, done.requests)} %"
-    taken = len(f"{percent} {first} {took}") + 6
+    share = percent(done.ended, done.requests)
+    taken = len(f"{share} {first} {took}") + 6
     bar = ProgressBar(total=max(1, done.requests), completed=done.ended, width=max(8, min(40, width - taken)))
-    grid.add_row(Text("  "), bar, Text(percent), Text(first), Text(took))
+    grid.add_row(Text("  "), bar, Text(share), Text(first), Text(took))
     lines = [Text(f"  {line}", no_wrap=True, overflow="ellipsis") for line in folded(rest, width - 2)]
     if note:
         lines.append(Text(f"  {note}", style="yellow", no_wrap=True, overflow="ellipsis"))

@@ -16,7 +16,7 @@ from provisioner.cli.terminal.output import one_line as one_line_text
 from provisioner.cli.terminal.tables import plain_table
 from provisioner.core.alerts import advice_for, alert_messages
 from provisioner.core.reports import STATES, Retries
-from provisioner.core.text import duration, printable_json, several
+from provisioner.core.text import duration, percent, printable_json, several
 from provisioner.postgres.reports import Failures, Progress, Status, TargetReport
 
 BAR: Final = 12  # columns
@@ -111,9 +111,8 @@ def _progress_lines(row: Progress, now: datetime) -> Sequence[Text]:
     ended = "ended" if row.ended_at is not None else "ends" if row.ends_at is not None else "end not known:"
     end = f"{ended} {_end(row, now)}" if row.ends_why or row.ended_at or row.ends_at else "end not known yet"
     # The percentage precedes the name, which may be cut.
-    done = 100 * row.finished // max(1, row.requests)
     return (
-        Text(f"{done:>3} % {one_line_text(name)}"),
+        Text(f"{percent(row.finished, row.requests):>5} {one_line_text(name)}"),
         Text(f"{count}: {', '.join(states) or 'none'}"),
         Text(end),
     )
@@ -199,12 +198,11 @@ def _number(count: int, state: str = "") -> Text:
 
 def _share(row: Progress, screen: Console) -> RenderableType:
     total = max(1, row.requests)
-    # Rounded down: 100 % means that everything is finished.
-    percent = Text(f"{100 * row.finished // total} %")
+    share = Text(percent(row.finished, row.requests))
     if not screen.is_terminal:
-        return percent
+        return share
     grid = Table.grid(padding=(0, 1))
-    grid.add_row(ProgressBar(total=total, completed=row.finished, width=BAR), percent)
+    grid.add_row(ProgressBar(total=total, completed=row.finished, width=BAR), share)
     return grid
 
 

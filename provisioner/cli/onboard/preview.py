@@ -195,7 +195,7 @@ async def ask_target(
     from provisioner.targets import key_asker
 
     async with opened(settings, database, target, open_vault(settings)) as found:
-        surveyor, asker = Surveyor(found.way), key_asker(settings, settings.targets[target].url)
+        surveyor, asker = Surveyor(found.access), key_asker(settings, settings.targets[target].url)
         projects = await surveyor.projects(None)
         keys = await ask_about_keys(found.connections.vault, asker, requests)
         return TargetAnswer(
@@ -218,5 +218,5 @@ async def without_connection(
             empty[project_id] = project is not None and not project.by_id
 
         async with opened(settings, database, target) as found:
-            await Surveyor(found.way).survey([each.id for each in projects], tell)
+            await Surveyor(found.access).survey([each.id for each in projects], tell)
     return [each for each in projects if empty.get(each.id)]

@@ -58,7 +58,8 @@ def told(left: "Leftovers") -> Iterator[str]:
     failed = sum(left.failed.values())
     waiting = sum(sum(kind.values()) for kind in (left.paused, left.quarantined, left.outside, left.unserved))
     waiting += left.scheduled + left.unfinished + left.unrecorded
-    yield f"{left.succeeded:,} succeeded, {failed:,} failed, {waiting:,} left"
+    removed = f"{left.removed:,} removed, " if left.removed else ""
+    yield f"{left.succeeded:,} succeeded, {failed:,} failed, {removed}{waiting:,} left"
     for code, count in left.failed.items():
         yield (
             f"{count:,} failed with {code or 'no error code'}: {advice_for(code)};"

@@ -53,24 +53,24 @@ async def check_target(
 async def _opened(
     settings: "Settings", lines: "TargetLines", project: str | None, *, metered: bool
 ) -> AsyncIterator[Check]:
-    way = lines.way
-    seen = await _read(way, lambda: way.connections.get(NOBODY), metered=metered)
+    access = lines.access
+    seen = await _read(access, lambda: access.connections.get(NOBODY), metered=metered)
     if seen is None or seen.result not in _ANSWERS:
-        yield _unanswered(settings, way.name, seen)
+        yield _unanswered(settings, access.name, seen)
         return
-    yield ok("identity", f"{way.name}: {_login(settings, way.name)}")
+    yield ok("identity", f"{access.name}: {_login(settings, access.name)}")
     if seen.skew is not None:
-        yield _skew(way.name, seen.skew)
+        yield _skew(access.name, seen.skew)
     if seen.rate is not None:
-        yield ok("limit", f"{way.name} allows {seen.rate.limit:,} reads a window, {seen.rate.remaining:,} are left")
+        yield ok("limit", f"{access.name} allows {seen.rate.limit:,} reads a window, {seen.rate.remaining:,} are left")
     async for check in _fetched(settings, lines.connections):
         yield check
     if project is not None:
 
         async def listed() -> Observation:
-            return (await way.connections.list(project))[0]
+            return (await access.connections.list(project))[0]
 
-        yield _permission(way.name, project, await _read(way, listed, metered=metered))
+        yield _permission(access.name, project, await _read(access, listed, metered=metered))
 
 
 async def _fetched(settings: "Settings", target: "Target") -> AsyncIterator[Check]:
@@ -95,18 +95,18 @@ def _login(settings: "Settings", name: str) -> str:
 
 
 async def _read(
-    way: "InfisicalAccess", call: Callable[[], Awaitable[Observation]], *, metered: bool
+    access: "InfisicalAccess", call: Callable[[], Awaitable[Observation]], *, metered: bool
 ) -> Observation | None:
     """Make one call within the read budget; None if there was no permit for a whole window."""
     if not metered:
         return await call()
     try:
         async with asyncio.timeout(LONGEST):
-            await take_permit(way.reads)
+            await take_permit(access.reads)
     except (TimeoutError, DatabaseUnavailable):
         return None
     seen = await call()
-    learn_from(way.reads, seen)
+    learn_from(access.reads, seen)
     return seen
 
 
@@ -115,8 +115,8 @@ def _unanswered(settings: "Settings", name: str, seen: Observation | None) -> Ch
     if seen is None or seen.result is Result.THROTTLED:
         return warning("identity", f"{name}: the read budget is used up", "try again in a minute")
     if seen.result in {Result.NOT_SENT, Result.UNKNOWN}:
-        way = through(settings, name) or f"without a proxy (set targets.{name}.proxy or HTTPS_PROXY if it needs one)"
-        remedy = f"check that targets.{name}.url ({url}) is right and that this host can reach it {way}"
+        via = through(settings, name) or f"without a proxy (set targets.{name}.proxy or HTTPS_PROXY if it needs one)"
+        remedy = f"check that targets.{name}.url ({url}) is right and that this host can reach it {via}"
         return problem("identity", f"{name}: {seen.message}", remedy)
     via = through(settings, name)
     return problem("identity", f"{name} at {url}{f' {via}' if via else ''}: {seen.message}")

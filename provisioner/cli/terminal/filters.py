@@ -1,7 +1,6 @@
 """The filter options that all commands share which show or change many requests."""
 
 from collections.abc import Callable, Coroutine, Sequence
-from enum import StrEnum
 from functools import wraps
 from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -18,25 +17,10 @@ from provisioner.postgres.filters import Filter
 if TYPE_CHECKING:
     from provisioner.postgres.pool import Database
 
+PENDING: Final = "pending"
+STATES: Final = (PENDING, *map(str, State))
 LARGEST_ID: Final = 2**63 - 1
 NAMED: Final = 20  # unknown ids that are listed
-
-
-class StateChoice(StrEnum):
-    """The values of `--state`: a live state, or `pending` for all that are not finished."""
-
-    PENDING = "pending"
-    WAITING = "waiting"
-    RETRYING = "retrying"
-    QUARANTINED = "quarantined"
-    READY = "ready"
-    IN_FLIGHT = "in_flight"
-    UPDATING = "updating"
-    REMOVING = "removing"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-    REMOVED = "removed"
 
 
 def parse_id(text: str | int) -> int:
@@ -50,17 +34,30 @@ def parse_id(text: str | int) -> int:
     return number
 
 
+def parse_state(text: str) -> str:
+    """The state that a text names, or `pending` for all that are not finished."""
+    if text not in STATES:
+        raise typer.BadParameter(f"{text!r} is not one of {', '.join(map(repr, STATES))}")
+    return text
+
+
+def _states_like(incomplete: str) -> list[str]:
+    return [state for state in STATES if state.startswith(incomplete)]
+
+
 Id = Annotated[int, typer.Argument(metavar="ID", parser=parse_id, help="Id of the request.")]
 Ids = Annotated[
     list[int] | None,
     typer.Argument(metavar="ID", parser=parse_id, help="Ids of requests.", show_default=False),
 ]
 States = Annotated[
-    list[StateChoice] | None,
+    list[str] | None,
     typer.Option(
         "--state",
         metavar="STATE",
-        help=f"Requests in this state: {', '.join(StateChoice)}. Pending means not finished.",
+        parser=parse_state,
+        autocompletion=_states_like,
+        help=f"Requests in this state: {', '.join(STATES)}. Pending means not finished.",
         show_default=False,
     ),
 ]
@@ -127,7 +124,7 @@ def _parameter(name: str) -> Parameter:
 def _meant(
     *,
     ids: Sequence[int] | None = None,
-    states: Sequence[StateChoice] | None = None,
+    states: Sequence[str] | None = None,
     batches: Sequence[str] | None = None,
     projects: Sequence[UUID] | None = None,
     errors: Sequence[ErrorCode] | None = None,
@@ -136,7 +133,7 @@ def _meant(
     """Combine the command line's filters into one."""
     chosen: set[State] = set()
     for state in states or ():
-        chosen.update(UNFINISHED if state is StateChoice.PENDING else (State(state.value),))
+        chosen.update(UNFINISHED if state == PENDING else (State(state),))
     return Filter(
         ids=tuple(dict.fromkeys(ids or ())),
         states=tuple(state for state in State if state in chosen),

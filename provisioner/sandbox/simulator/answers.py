@@ -1,4 +1,4 @@
-"""What goes back to the client: Infisical's envelopes, and a proxy's pages."""
+"""The answers: Infisical's envelopes, and a proxy's pages."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -41,11 +41,11 @@ def answer_of(body: object, *, status: int = 200, headers: Mapping[str, str] | N
 
 
 class Cut(Exception):
-    """The connection is gone and nothing more is to be done."""
+    """The connection is closed, and nothing more is to be done."""
 
 
 class Refusal(Exception):
-    """An answer other than success, in the envelope of the application. Others override what stands in the body."""
+    """An answer other than success, in the envelope of the application. Subclasses have another body."""
 
     content_type = JSON
 
@@ -68,7 +68,7 @@ class Refusal(Exception):
         self.close = close
 
     def answer(self, request_id: str) -> Answer:
-        """Return the response that says it."""
+        """Return it as a response."""
         body = self._body(request_id)
         return Answer(
             status=self.status,
@@ -90,14 +90,14 @@ class Refusal(Exception):
 
 
 class Bare(Refusal):
-    """The envelope of what is below the application, which knows no `reqId`."""
+    """The envelope of the layers below the application, which has no `reqId`."""
 
     def _body(self, _: str) -> dict[str, object] | bytes:
         return {"message": self.message, "error": self.error, "statusCode": self.status}
 
 
 class NoRoute(Bare):
-    """There is no such route."""
+    """The route does not exist."""
 
     def __init__(self, method: str, url: str) -> None:
         super().__init__(404, "Not Found", f"Route {method}:{url} not found")
@@ -116,14 +116,14 @@ class BadUrl(Bare):
 
 
 class Stopping(Bare):
-    """A server that is on its way out answers on the connections that are still open, and closes them."""
+    """The server is stopping: it answers on open connections, and closes them."""
 
     def __init__(self) -> None:
         super().__init__(503, "Service Unavailable", "Service Unavailable", close=True)
 
 
 class OpenRouterRefusal(Refusal):
-    """What OpenRouter itself refuses, in its own envelope."""
+    """A refusal by OpenRouter itself, in its own envelope."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(status, "", message)
@@ -133,7 +133,7 @@ class OpenRouterRefusal(Refusal):
 
 
 class Page(Refusal):
-    """A page of HTML, from a proxy or from the instance's own web interface."""
+    """An HTML page, from a proxy or from the instance's own web interface."""
 
     content_type = "text/html"
 
@@ -146,17 +146,17 @@ class Page(Refusal):
 
 
 def internal(*, error: str = "InternalServerError", close: bool = False) -> Refusal:
-    """Return the 500 that tells nothing."""
+    """Return the 500 that gives no details."""
     return Refusal(500, error, "Something went wrong", close=close)
 
 
 def not_found(message: str) -> Refusal:
-    """Return a 404 of the application."""
+    """Return the application's 404."""
     return Refusal(404, "NotFound", message)
 
 
 def permission_denied(ability: str) -> Refusal:
-    """Return the 403 for a role that lacks an ability; that of rotations names them apart from the verb."""
+    """Return the 403 for a role that lacks an ability. For rotations, it names verb and subject separately."""
     verb, of, _ = ability.partition("-secret-rotation")
     subject = "secret-rotation" if of else "app-connections"
     return Refusal(403, "PermissionDenied", f"You are not allowed to {verb} on {subject}", details=[])

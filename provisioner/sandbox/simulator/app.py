@@ -17,22 +17,22 @@ from provisioner.sandbox.simulator.world import Clock, World, steady_clock
 __all__ = ["PortTaken", "Simulator"]
 
 HOST = "127.0.0.1"
-# What the server gives connections that are still being answered when it stops.
+# How long open connections may take when the server stops.
 SHUTDOWN_TIMEOUT = 0.2
-# How long an idle connection is kept, and what is said about it, in seconds.
+# How long an idle connection is kept, and how long the header promises, in seconds.
 KEPT = 73.0
 KEEP_ALIVE = {"Connection": "keep-alive", "Keep-Alive": "timeout=72"}
 
 
 class PortTaken(OSError):
-    """Another program listens on the port already."""
+    """Another program already listens on the port."""
 
 
 class Simulator:
     """A simulated Infisical: `async with Simulator(Options()) as simulator` serves until the block ends.
 
-    It may share its event loop with the clients that talk to it. `clock` returns seconds since 1970 and rules windows,
-    lifetimes, lockouts and timestamps; delays are real time. Raises `SettingsError` for options that cannot be.
+    It may share its event loop with its clients. `clock` returns seconds since 1970 and determines windows, lifetimes,
+    lockouts and timestamps; delays are real time. Raises `SettingsError` for invalid options.
     """
 
     def __init__(self, options: Options | None = None, *, clock: Clock | None = None) -> None:
@@ -45,7 +45,7 @@ class Simulator:
         self._date = (0, "")
 
     async def __aenter__(self) -> Self:
-        """Listen; raise `PortTaken` if the port is in use."""
+        """Start listening. Raises `PortTaken` if the port is in use."""
         runner = web.ServerRunner(
             web.Server(self._handle, access_log=None, keepalive_timeout=KEPT),
             shutdown_timeout=SHUTDOWN_TIMEOUT,
@@ -66,7 +66,7 @@ class Simulator:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Stop listening and end what is still being answered."""
+        """Stop listening, and end the requests in progress."""
         if self._runner is not None and self._site is not None:
             await self._site.stop()
             waits = list(self.world.waits)
@@ -78,7 +78,7 @@ class Simulator:
 
     @property
     def url(self) -> str:
-        """The base URL, without a slash at its end."""
+        """The base URL, without a trailing slash."""
         return f"http://{HOST}:{self._port}"
 
     @property
@@ -93,7 +93,7 @@ class Simulator:
 
     @property
     def identity_id(self) -> str:
-        """Its id, for logins with another issuer's token."""
+        """The identity's id, for logins with another issuer's token."""
         return self.world.identity.id
 
     @property
@@ -111,11 +111,11 @@ class Simulator:
         return identity.mint(self.world, ttl=0)
 
     def state(self) -> dict[str, Any]:
-        """Return what GET /_simulator/state tells."""
+        """Return what GET /_simulator/state shows."""
         return control.state(self.world)
 
     async def until(self, holds: Callable[[], object], *, within: float = 20.0) -> None:
-        """Wait until something holds, which is looked at whenever a request arrives, makes something or is answered.
+        """Wait until a condition holds. It is checked when a request arrives, creates something or is answered.
 
         Raises `TimeoutError` after `within` seconds.
         """
@@ -124,11 +124,11 @@ class Simulator:
                 await self.world.happening()
 
     def configure(self, **changes: Any) -> None:
-        """Change settings as POST /_simulator/settings does, by JSON or Python names; raise `SettingsError`."""
+        """Change settings as POST /_simulator/settings does, with JSON or Python names. Raises `SettingsError`."""
         control.change(self.world, changes)
 
     def announcement(self) -> dict[str, Any]:
-        """Return what the command line prints when it listens."""
+        """Return what the command line prints when the server listens."""
         return {
             "url": self.url,
             "clientId": self.client_id,
@@ -141,7 +141,7 @@ class Simulator:
         if request.path.startswith(control.ROUTES):
             return self._response(await control.answer(self.world, request), keep=request.keep_alive)
         answer = await pipeline.answer(self.world, request)
-        # After a cut nobody reads this: aiohttp notices that the connection is gone and drops it.
+        # After a cut nobody reads this: aiohttp notices the closed connection and drops it.
         return web.Response() if answer is None else self._response(answer, keep=request.keep_alive)
 
     def _response(self, answer: Answer, *, keep: bool) -> web.Response:

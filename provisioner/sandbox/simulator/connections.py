@@ -12,12 +12,12 @@ from provisioner.sandbox.simulator.world import World
 
 __all__ = ["check_app", "create", "delete", "get", "get_by_name", "list_all", "patch"]
 
-# The column's length in characters, while the request is checked for its length in UTF-16.
+# The column counts characters; the check of the request counts UTF-16 units.
 DESCRIPTION_COLUMN: Final = 255
 
 
 async def create(exchange: Exchange) -> dict[str, Any]:
-    """POST: validate, authorize, ask OpenRouter, insert; a fault may come in between."""
+    """POST: validate, authorize, ask OpenRouter, insert; a fault may strike in between."""
     world = exchange.world
     wanted = validation.create(exchange.body)
     world.authorize(wanted.project_id, "create-app-connections")
@@ -33,10 +33,10 @@ async def create(exchange: Exchange) -> dict[str, Any]:
 
 def _insert(world: World, wanted: NewConnection) -> Connection:
     if wanted.project_id and not world.has_project(wanted.project_id):
-        raise not_found(f"Project with ID '{wanted.project_id}' not found")  # deleted while OpenRouter was asked
+        raise not_found(f"Project with ID '{wanted.project_id}' not found")  # deleted during the call to OpenRouter
     _check_description(wanted.description, error="Create")
     if wanted.project_id == "":
-        # Every violation of a foreign key is taken for this one.
+        # The server reports every violation of a foreign key like this.
         raise Refusal(400, "BadRequest", "The selected GitHub App no longer exists. Please try again.")
     return world.insert(
         name=wanted.name, description=wanted.description, project_id=wanted.project_id, api_key=wanted.api_key
@@ -44,7 +44,7 @@ def _insert(world: World, wanted: NewConnection) -> Connection:
 
 
 def _check_description(text: str | None, *, error: str) -> None:
-    """Raise the 500 of a text that the database does not take: it is too long, or has a zero byte."""
+    """Raise the 500 for a text that the database refuses: it is too long, or contains a zero byte."""
     if text is not None and (len(text) > DESCRIPTION_COLUMN or "\0" in text):
         raise internal(error=error)
 
@@ -87,7 +87,7 @@ async def get_by_name(exchange: Exchange) -> dict[str, Any]:
 
 
 async def patch(exchange: Exchange) -> dict[str, Any]:
-    """PATCH: validate, authorize, ask OpenRouter if the key is another, change."""
+    """PATCH: validate, authorize, ask OpenRouter if the key changes, update."""
     world = exchange.world
     validation.connection_id(exchange.params["connectionId"])
     changes = validation.patch(exchange.body)
@@ -146,7 +146,7 @@ def _by_id(exchange: Exchange, ability: str, *, visible: Callable[[Connection], 
 
 
 def check_app(connection: Connection, described: str) -> None:
-    """Raise the refusal of a connection to something else than OpenRouter."""
+    """Refuse a connection to anything other than OpenRouter."""
     if connection.app != APP:
         raise Refusal(400, "BadRequest", f'App Connection with {described} is not for App "{APP}"')
 

@@ -1,4 +1,4 @@
-"""What tests and the curious see and change: GET /_simulator/state and POST /_simulator/settings."""
+"""The control port for tests and people: GET /_simulator/state and POST /_simulator/settings."""
 
 from collections.abc import Callable, Mapping, Set as AbstractSet
 from dataclasses import replace
@@ -16,7 +16,7 @@ from provisioner.sandbox.simulator.world import World
 __all__ = ["ROUTES", "answer", "begin", "change", "state"]
 
 ROUTES: Final = "/_simulator/"
-"""Under it are these routes; they need no token and touch no limiter."""
+"""The prefix of the control routes, which need no token and have no rate limit."""
 
 
 async def answer(world: World, request: web.BaseRequest) -> Answer:
@@ -44,7 +44,7 @@ def _changed(world: World, raw: bytes) -> Answer:
 
 
 def state(world: World) -> dict[str, Any]:
-    """Return what GET /_simulator/state tells. Keys are shown by their fingerprints only."""
+    """Return what GET /_simulator/state shows. Keys appear only as fingerprints."""
     return {
         "connections": [
             connection.public(world.organization_id)
@@ -68,14 +68,14 @@ def state(world: World) -> dict[str, Any]:
 
 
 def begin(world: World) -> None:
-    """Hold the options that a world starts with to the rules of later changes, or raise `SettingsError`."""
+    """Apply the same checks to the initial options as to later changes. Raises `SettingsError`."""
     if world.settings.projects < 0:
         raise SettingsError("projects", f"must be at least 0, not {world.settings.projects!r}")
     change(world, {name: getattr(world.settings, snake(name)) for name in STARTED})
 
 
 def change(world: World, changes: Mapping[str, Any]) -> None:
-    """Change settings, or raise `SettingsError` and change none."""
+    """Change settings: all of them, or none if it raises `SettingsError`."""
     checked = check(changes)
     added = {*checked.get("addProjects", ()), *checked.get("projects", ())}
     for place in checked.get("permissions", ()):
@@ -136,4 +136,4 @@ EFFECTS: Final[dict[str, Callable[[World, Any], object]]] = {
     "secrets": World.plant_secrets,
     "folders": World.add_folders,
 }
-"""What a change does besides being a setting."""
+"""What a change does besides changing a setting."""

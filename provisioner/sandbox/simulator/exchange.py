@@ -1,4 +1,4 @@
-"""One request on its way through the server: what came, how long it may wait, and what goes wrong with it."""
+"""One request on its way through the server: its content, its waits, and its faults."""
 
 import asyncio
 import codecs
@@ -29,15 +29,15 @@ T = TypeVar("T")
 RESET: Final = struct.pack("ii", 1, 0)
 SLOW: Final = 1.0  # seconds
 MAX_BYTES: Final = 1024 * 1024
-# Stands for a body that was not read.
+# Stands for a body that was too large to read.
 TOO_LARGE: Final = b"\0too large"
-# A DELETE that announces JSON of length 0 is refused; one that announces only JSON is not.
+# A DELETE that declares JSON of length 0 is refused; one that only declares JSON is not.
 LENGTHS: Final = {"Content-Length", "Transfer-Encoding"}
 
 
 @dataclass(slots=True, kw_only=True)
 class Exchange:
-    """One request and what becomes of it."""
+    """One request and its result."""
 
     world: World
     request: web.BaseRequest
@@ -57,27 +57,27 @@ class Exchange:
 
     @property
     def address(self) -> str:
-        """The client's address, as the load balancer tells it."""
+        """The client's address according to the load balancer."""
         forwarded = self.request.headers.get("X-Forwarded-For")
         return forwarded.partition(",")[0].strip() if forwarded else self.request.remote or ""
 
     def asked(self, name: str) -> str | None:
-        """What the query says about one thing, or the refusal of a query that says it twice."""
+        """Return the value of a query parameter; one that is given twice is refused."""
         values = parse_qs(self.query).get(name, [])
         if len(values) > 1:
             refuse([mismatch("string", values, (name,))])
         return values[0] if values else None
 
     def needed(self, *names: str) -> list[str]:
-        """What the query says about these, or the refusal of one that does not say it."""
+        """Return the values of required query parameters; a missing one is refused."""
         values = [(name, self.asked(name)) for name in names]
         refuse([mismatch("string", UNDEFINED, (name,)) for name, value in values if value is None])
         return [str(value) for _, value in values]
 
-    # How long it takes.
+    # Waiting.
 
     async def wait(self, seconds: float) -> None:
-        """Let time pass. When the request has gone unanswered for too long, its connection is cut; its work goes on."""
+        """Wait. If the request goes unanswered for too long, its connection is cut, but its work continues."""
         if seconds <= 0:
             return
         if not self.is_cut:
@@ -92,7 +92,7 @@ class Exchange:
         await self._watched(asyncio.sleep(seconds))
 
     async def until(self, future: asyncio.Future[T]) -> T:
-        """Wait for a result, and have the connection cut on the way as `wait` does."""
+        """Wait for a result; the connection may be cut meanwhile, as in `wait`."""
         if not self.is_cut:
             left = max(0.0, self.cut_at - asyncio.get_running_loop().time())
             done, _ = await self._watched(asyncio.wait((future,), timeout=left))
@@ -101,7 +101,7 @@ class Exchange:
         return await self._watched(future)
 
     async def _watched(self, awaitable: Awaitable[T]) -> T:
-        """Wait where the server can end it when it stops."""
+        """Wait in a way that the server can cancel when it stops."""
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - a coroutine runs in a task
         self.world.waits.add(task)
@@ -110,10 +110,10 @@ class Exchange:
         finally:
             self.world.waits.discard(task)
 
-    # What goes wrong with it by chance.
+    # Faults.
 
     def strike(self) -> None:
-        """Count that its fault has its effect."""
+        """Record that the fault took effect."""
         if self.fault is None or self.faults is None:
             return
         self.faults.strike(self.fault)
@@ -121,13 +121,13 @@ class Exchange:
             self.record.fault = self.fault
 
     async def delay(self) -> None:
-        """Take a second longer, if it is to be slow."""
+        """Take a second longer if the fault is `slow`."""
         if self.fault == "slow":
             self.strike()
             await self.wait(SLOW)
 
     async def before_commit(self, *, error: str = "Create") -> None:
-        """Fail with nothing done, or go on when nobody listens any more."""
+        """Fail before anything is done, or continue although nobody is listening any more."""
         match self.fault:
             case "cut-before-commit":
                 self.lose()
@@ -140,7 +140,7 @@ class Exchange:
                 await self.wait(self.world.settings.late_by)
 
     def after_commit(self, made: str | None = None) -> None:
-        """Note what was made, and perhaps lose the answer that tells."""
+        """Record what was created, and lose the answer if the fault says so."""
         if self.record is not None:
             self.record.committed = True
             self.record.connection_id = made
@@ -152,7 +152,7 @@ class Exchange:
                 raise internal()
 
     def lose(self) -> NoReturn:
-        """Cut the connection without an answer, as its fault wants it."""
+        """Cut the connection without an answer, as the fault demands."""
         self.strike()
         self.cut()
         raise Cut
@@ -164,7 +164,7 @@ class Exchange:
             self.request.transport.close()
 
     def reset(self) -> NoReturn:
-        """Break the connection as a dead proxy would: the client sees a reset."""
+        """Reset the connection, as a dead proxy would."""
         self.is_cut = True
         transport = self.request.transport
         if transport is not None:
@@ -172,10 +172,10 @@ class Exchange:
             transport.abort()
         raise Cut
 
-    # What is in it.
+    # The body.
 
     async def read(self) -> bytes:
-        """Return the body as it came, or `TOO_LARGE`; raise `Cut` when the client left before its end."""
+        """Return the body, or `TOO_LARGE`. Raises `Cut` if the client left before its end."""
         if (self.request.content_length or 0) > MAX_BYTES:
             return TOO_LARGE
         try:
@@ -186,7 +186,7 @@ class Exchange:
             raise Cut from None
 
     def parse(self, raw: bytes) -> None:
-        """Take in what the body says; everything unreadable is the same 500."""
+        """Parse the body; anything unreadable is the same 500."""
         self.body = _parsed(raw, self.request)
         if self.record is not None:
             self.record.note(self.body)
@@ -221,7 +221,7 @@ def _json(raw: bytes) -> Any:
     try:
         value = orjson.loads(text)
     except ValueError:
-        # Half of a surrogate pair is good JSON; the database stores it as the replacement character.
+        # A lone surrogate is valid JSON; the database stores it as the replacement character.
         lenient = json.dumps(json.loads(text, parse_constant=_refuse), ensure_ascii=False)
         value = orjson.loads(lenient.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace"))
     _check_prototypes(value)

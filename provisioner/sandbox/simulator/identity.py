@@ -1,4 +1,4 @@
-"""How a machine identity gets its access tokens, and how they are believed, renewed and ended."""
+"""How a machine identity gets access tokens, and how they are verified, renewed and revoked."""
 
 import hashlib
 import hmac
@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 LONGEST: Final = 7_776_000
-"""The life of a token without a time to live, in seconds."""
+"""The lifetime of a token without a time to live, in seconds."""
 
 SCHEME_LENGTH: Final = len("Bearer ")
 ATTEMPTS: Final = 3
@@ -97,7 +97,7 @@ def _spend_secret(world: World, now: float) -> None:
 
 
 async def by_jwt(exchange: Exchange) -> dict[str, Any]:
-    """POST a login with another issuer's token: any of three parts that has not expired."""
+    """POST a login with another issuer's token: any token with three parts that has not expired."""
     identity_id, text = strings(exchange.body, ("identityId", "jwt"))
     organization = organization_slug(exchange.body)
     world = exchange.world
@@ -117,7 +117,7 @@ async def by_jwt(exchange: Exchange) -> dict[str, Any]:
 
 
 def _require_organization(world: World, slug: str | None) -> None:
-    """Raise the refusal of a login that names another organization than ours."""
+    """Refuse a login that names another organization."""
     if slug is not None and slug != world.settings.organization_slug:
         world.logins["refused"] += 1
         raise not_found(f"Sub organization with name {slug} not found")
@@ -143,7 +143,7 @@ def _refused_login(world: World, message: str, *, count: str = "refused") -> Ref
 
 
 def mint(world: World, *, ttl: int, max_ttl: int = 0, uses_limit: int = 0) -> str:
-    """Return a new access token that lives `ttl` seconds; 0 is for ever."""
+    """Return a new access token that lives `ttl` seconds; 0 means for ever."""
     now = world.clock()
     token = Token(id=world.seeds.uuid(), ttl=ttl, max_ttl=max_ttl, uses_limit=uses_limit, created=now, renewed=now)
     world.tokens[token.id] = token
@@ -151,7 +151,7 @@ def mint(world: World, *, ttl: int, max_ttl: int = 0, uses_limit: int = 0) -> st
 
 
 def signed(world: World, token: Token) -> str:
-    """Return a token as its owner has it."""
+    """Return a token in the form that its owner gets."""
     issued = int(token.renewed)
     payload: dict[str, object] = {
         "identityId": world.identity.id,
@@ -164,10 +164,10 @@ def signed(world: World, token: Token) -> str:
 
 
 def authenticate(world: World, authorization: str | None) -> Token:
-    """Return the token of a header, or raise the refusal. It counts as one use of the token."""
+    """Return the token in a header, or refuse it. This counts as one use of the token."""
     if not authorization:
         raise _unauthorized("Token missing")
-    # The server cuts off seven characters, whatever they are.
+    # The server removes seven characters, whatever they are.
     text = authorization[SCHEME_LENGTH:]
     if text.startswith("st."):
         raise not_found(f"Service token with ID '{text.split('.')[1]}' not found")
@@ -205,7 +205,7 @@ def _known(world: World, text: str) -> Token:
 
 
 async def renew(exchange: Exchange) -> dict[str, Any]:
-    """POST a renewal: another token beside one that still holds; both live on."""
+    """POST a renewal: it returns a second token, and both remain valid."""
     world = exchange.world
     token = _known(world, *strings(exchange.body, ("accessToken",)))
     if token.end != "open":
@@ -216,7 +216,7 @@ async def renew(exchange: Exchange) -> dict[str, Any]:
 
 
 async def revoke(exchange: Exchange) -> dict[str, Any]:
-    """POST the end of one token, or leave it as dead as it is."""
+    """POST a revocation; a token that has ended already stays as it is."""
     token = _known(exchange.world, *strings(exchange.body, ("accessToken",)))
     if token.end == "open":
         token.end = "token"
@@ -228,7 +228,7 @@ def _revoked(what: str) -> str:
 
 
 def expired() -> Refusal:
-    """Return the refusal of a token that has expired."""
+    """Return the refusal of an expired token."""
     return _invalid(EXPIRED)
 
 
@@ -240,11 +240,11 @@ def _unauthorized(message: str) -> Refusal:
     return Refusal(401, "UnauthorizedError", message)
 
 
-# JSON Web Tokens signed with HS256, and the complaints of the library that Infisical checks them with.
+# JSON Web Tokens signed with HS256, with the error messages of Infisical's library.
 
 
 def encode(raw: bytes) -> str:
-    """Return bytes as a part of a token."""
+    """Encode bytes as a part of a token."""
     return urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
@@ -259,25 +259,25 @@ HEADER: Final = encode(orjson.dumps({"alg": "HS256", "typ": "JWT"}))
 
 
 def signature(key: bytes, text: str) -> str:
-    """Return the third part of a token that begins so."""
+    """Return the third part of a token, for the first two."""
     return encode(hmac.digest(key, text.encode(), hashlib.sha256))
 
 
 def sign(payload: dict[str, Any], key: bytes) -> str:
-    """Return the token of this payload."""
+    """Return the token with this payload."""
     text = f"{HEADER}.{encode(orjson.dumps(payload))}"
     return f"{text}.{signature(key, text)}"
 
 
 def decode_unverified(token: str) -> dict[str, Any] | None:
-    """Return the payload without looking at the signature; None if it cannot be read."""
+    """Return the payload without checking the signature; None if it cannot be read."""
     parts = token.split(".")
     payload = _decode(parts[1]) if len(parts) == PARTS else None
     return cast("dict[str, Any]", payload) if isinstance(payload, dict) else None
 
 
 def _verified(token: str, key: bytes, now: float) -> dict[str, Any]:
-    """Return the payload of a token that holds at `now`, or raise the refusal. The order of the checks matters."""
+    """Return the payload of a token that is valid at `now`, or refuse it. The order of the checks matters."""
     if not token:
         raise _invalid("jwt must be provided")
     if token.count(".") != PARTS - 1:

@@ -1,4 +1,4 @@
-"""What bounds the server: the cloud's rate limiter, and its database connections."""
+"""The server's limits: the cloud's rate limiter, and the database connections."""
 
 import asyncio
 from collections import deque
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Limiter", "Pool", "Verdict"]
 
-# How many transactions have both connections before any other begins.
+# How many transactions get both connections before any other begins.
 AHEAD = 2
-# Waits that began less than this many turns after one that ends, end with it.
+# Waits that began fewer than this many turns after one that times out end with it.
 TOGETHER = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What the limiter says to one request; `reset` is whole seconds until the window ends."""
+    """The limiter's verdict on one request; `reset` is the number of seconds until the window ends."""
 
     allowed: bool
     limit: int
@@ -32,7 +32,7 @@ class Verdict:
     reset: int
 
     def headers(self) -> dict[str, str]:
-        """Return the headers that the answer carries."""
+        """Return the headers of the answer."""
         headers = {
             "x-ratelimit-limit": str(self.limit),
             "x-ratelimit-remaining": str(self.remaining),
@@ -48,16 +48,16 @@ class _Window:
 
 
 class Limiter:
-    """A fixed window for each client address and route, begun by its first request.
+    """A fixed window for each client address and route, which starts with its first request.
 
-    Times are seconds of any steady clock, given with each call.
+    Times are seconds of any steady clock, passed to each call.
     """
 
     def __init__(self) -> None:
         self._windows: dict[tuple[str, str], _Window] = {}
 
     def hit(self, *, address: str, route: str, limit: int, length: float, now: float) -> Verdict:
-        """Count one request of this address to this route. A request over the limit does not extend the window."""
+        """Count one request from this address to this route. A request over the limit does not extend the window."""
         key = (address, route)
         window = self._windows.get(key)
         if window is None or now >= window.started + length:
@@ -81,17 +81,17 @@ class _Waiting:
 
 @dataclass(slots=True, kw_only=True)
 class Pool:
-    """The server's database connections and its one thread: what makes too many creates at once stop a real server.
+    """The server's database connections and its one thread: the reason why too many creates at once stop a real server.
 
-    Connections are handed out first come, first served; without a size there is no end of anything. A create holds one
-    for its transaction and takes a second one inside it, to encrypt. Once every connection is held by a transaction
-    that waits for its second, nothing moves until the waiting ends in errors, for everybody.
+    Connections are handed out in order of arrival; without a size they are unlimited. A create holds one for its
+    transaction and takes a second one inside it, to encrypt. Once every connection is held by a transaction that waits
+    for its second, nothing moves until the waiting ends in errors, for everybody.
 
-    The figures are those of a recorded server with ten connections: eleven creates at once are done in no time, twelve
-    stand still for a minute and eight of them fail. They come from three rules. The thread takes turns, first come
-    first served, one before a create asks OpenRouter and one inside its transaction. The first two transactions inside
-    have their second connection before the others begin. A wait that ends takes with it those that began in the same
-    few turns: the rollback that would have helped them comes too late.
+    The figures are those of a recorded server with ten connections: eleven creates at once finish immediately; twelve
+    hang for a minute, and eight of them fail. They follow from three rules. The thread takes turns in order of arrival,
+    one before a create calls OpenRouter and one inside its transaction. The first two transactions have their second
+    connection before the others begin. A wait that times out also ends those that began in the same few turns: the
+    rollback that would have helped them comes too late.
     """
 
     world: "World"
@@ -105,11 +105,11 @@ class Pool:
     _alarm: asyncio.TimerHandle | None = None
 
     def refill(self) -> None:
-        """Hand out what there is more of, now that the size is another."""
+        """Hand out the connections that a larger size adds."""
         self._give(0)
 
     def public(self) -> dict[str, int]:
-        """Return what GET /_simulator/state tells of it: the present, the longest queue, waits that were in vain."""
+        """Return what GET /_simulator/state shows: the present, the longest queue, and the waits that timed out."""
         return {
             "used": self.used,
             "waiting": len(self._queue),
@@ -118,7 +118,7 @@ class Pool:
         }
 
     async def turn(self, exchange: "Exchange") -> None:
-        """Wait for the thread and let it work."""
+        """Wait for a turn of the thread."""
         if not self.world.settings.pool:
             return
         now = asyncio.get_running_loop().time()
@@ -127,13 +127,13 @@ class Pool:
         self._turns += 1
 
     async def read(self, exchange: "Exchange", *, error: str) -> None:
-        """Take a connection for one statement; raise the 500 of that name if none comes free in time."""
+        """Take a connection for one statement; if none is free in time, raise a 500 with that name."""
         await self._take(exchange, 1, error)
         self._give(1)
 
     @asynccontextmanager
     async def transaction(self, exchange: "Exchange") -> AsyncIterator[None]:
-        """Hold one connection, encrypt with a second one, and run the block; then both are free again."""
+        """Hold one connection, encrypt with a second one, and run the block; then release both."""
         if not self.world.settings.pool:
             yield
             return
@@ -193,7 +193,7 @@ class Pool:
     def _end_waits(self) -> None:
         self._alarm = None
         now = asyncio.get_running_loop().time()
-        # Half a millisecond: a timer may fire a little early.
+        # Half a millisecond, because a timer may fire slightly early.
         if self._queue and self._queue[0].since + self.world.settings.pool_wait <= now + 0.0005:
             last = self._queue[0].turn + TOGETHER
             while self._queue and self._queue[0].turn < last:

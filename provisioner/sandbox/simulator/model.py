@@ -1,4 +1,4 @@
-"""The rows that the simulated Infisical and OpenRouter keep."""
+"""The rows in the databases of the simulated Infisical and OpenRouter."""
 
 import hashlib
 import re
@@ -33,7 +33,7 @@ APP = "open-router"
 PROJECT_TYPES = ("secret-manager", "cert-manager", "kms", "ssh", "secret-scanning", "pam", "ai")
 ENVIRONMENTS = {"dev": "Development", "staging": "Staging", "prod": "Production"}
 MADE = "2026-11-01T00:00:00.000Z"
-"""When everything was made whose age nobody asks for."""
+"""The creation time of everything whose age does not matter."""
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z", re.IGNORECASE)
 
 VERBS = ("create", "read", "edit", "delete")
@@ -41,17 +41,17 @@ ABILITIES = frozenset(
     [f"{verb}-app-connections" for verb in VERBS] + [f"{verb}-secret-rotation" for verb in (*VERBS, "rotate")]
 )
 Grant = frozenset[str] | Literal["none", "foreign"]
-"""What the identity may do somewhere: abilities; or it is no member; or the project is another organization's."""
+"""What the identity may do in a place: abilities; `none` for a non-member; `foreign` in another organization."""
 
 Standing = Literal["ok", "removed", "inactive", "untrusted-address"]
 """Whether the identity may use its tokens."""
 Revoked = Literal["token", "auth method", "client secret", "identity tokens"]
-"""What was revoked, as the refusal names it."""
+"""What was revoked, in the words of the refusal."""
 End = Revoked | Literal["open", "expired", "lapsed"]
-"""How a token ended: by its own words it has expired, by the server's it has lapsed, or it was revoked."""
+"""How a token ended: it expired (by its own claims), lapsed (by the server's record), or was revoked."""
 
 Place = tuple[str, str, str, str]
-"""Project, environment, folder, and the name of what is there."""
+"""Project, environment, folder and name."""
 
 
 def camel(name: str) -> str:
@@ -60,7 +60,7 @@ def camel(name: str) -> str:
 
 
 def public(row: Any) -> dict[str, Any]:
-    """Return a row as `/_simulator/state` shows it: what its `repr` does not show, it does not tell either."""
+    """Return a row as `/_simulator/state` shows it: without the fields that its `repr` hides."""
     return {camel(one.name): getattr(row, one.name) for one in fields(row) if one.repr}
 
 
@@ -71,7 +71,7 @@ def fingerprint(api_key: str) -> str:
 
 @dataclass(slots=True, kw_only=True)
 class Connection:
-    """One app connection. The key itself is not kept, only its fingerprint."""
+    """One app connection. Only the key's fingerprint is kept, not the key."""
 
     id: str
     name: str
@@ -87,7 +87,7 @@ class Connection:
     used_by: set[str] = field(default_factory=set)
 
     def public(self, organization_id: str) -> dict[str, Any]:
-        """Return the fields that the API shows."""
+        """Return the fields that the API returns."""
         return {
             "id": self.id,
             "name": self.name,
@@ -110,7 +110,7 @@ class Connection:
 
 @dataclass(slots=True, kw_only=True)
 class CreateRecord:
-    """One POST to a create route, as it arrived and as it ended; `status` None means that no answer was delivered."""
+    """One POST to a create route and its outcome; `status` None means that no answer was delivered."""
 
     order: int
     at: str
@@ -123,7 +123,7 @@ class CreateRecord:
     committed: bool = False
 
     def note(self, body: object) -> None:
-        """Keep what a body asks for, whatever else may be wrong with it."""
+        """Record the name and the project in a body, whatever else is wrong with it."""
         if isinstance(body, dict):
             name, project_id = body.get("name"), body.get("projectId")
             self.name = name if isinstance(name, str) else None
@@ -132,10 +132,10 @@ class CreateRecord:
 
 @dataclass(slots=True, kw_only=True)
 class Key:
-    """One ordinary API key at OpenRouter. It can spend money from the moment it is issued until it is revoked.
+    """One ordinary API key at OpenRouter. It can spend money from its creation until it is revoked.
 
-    `made_by` is the fingerprint of the management key that asked for it. `rotation_id` is the rotation that has it;
-    None where whatever asked for it failed afterwards: nobody knows the key, and it stays.
+    `made_by` is the fingerprint of the management key that requested it. `rotation_id` is the rotation that has it;
+    None if the create failed afterwards: nobody knows the key, and it remains.
     """
 
     hash: str
@@ -151,7 +151,7 @@ class Key:
 
 @dataclass(slots=True, kw_only=True)
 class Rotation:
-    """One rotation; `keys` are those it has at OpenRouter, the newest last."""
+    """One rotation; `keys` are its keys at OpenRouter, newest last."""
 
     id: str
     name: str
@@ -175,17 +175,17 @@ class Rotation:
 
     @property
     def folder(self) -> tuple[str, str, str]:
-        """Where it is."""
+        """Its folder."""
         return (self.project_id, self.environment, self.path)
 
     @property
     def place(self) -> Place:
-        """What no other rotation shares."""
+        """Its unique place."""
         return (*self.folder, self.name)
 
     @property
     def secret(self) -> Place:
-        """Where its key is written."""
+        """The place of the secret with its key."""
         return (*self.folder, self.secret_name)
 
 
@@ -204,13 +204,13 @@ class Secret:
 
     @property
     def place(self) -> Place:
-        """Where it is."""
+        """Its place."""
         return (self.project_id, self.environment, self.path, self.name)
 
 
 @dataclass(slots=True, kw_only=True)
 class Token:
-    """What the database knows about an access token; `ttl`, `max_ttl` and `uses_limit` of 0 mean no limit."""
+    """The record of an access token; 0 in `ttl`, `max_ttl` and `uses_limit` means no limit."""
 
     id: str
     ttl: int
@@ -224,7 +224,7 @@ class Token:
 
 @dataclass(slots=True, kw_only=True)
 class MachineIdentity:
-    """The one machine identity: its client secret, and how failed attempts lock it out."""
+    """The one machine identity: its client secret, and its lockout after failed attempts."""
 
     id: str
     client_id: str
@@ -238,11 +238,11 @@ class MachineIdentity:
     locked_until: float = 0.0
 
     def stand(self, standing: Standing) -> None:
-        """Let it be like this from now on."""
+        """Change whether it may use its tokens."""
         self.standing = standing
 
     def renew_secret(self, secret: str, now: float) -> None:
-        """Begin the life of a new client secret."""
+        """Replace the client secret; its lifetime and uses start over."""
         self.client_secret, self.secret_made, self.secret_uses, self.secret_revoked = secret, now, 0, False
 
     def unlock(self) -> None:

@@ -1,4 +1,4 @@
-"""OpenRouter, as far as Infisical asks it: whether a key is good, and to make and revoke keys."""
+"""OpenRouter as Infisical uses it: it validates, issues and revokes keys."""
 
 import math
 import re
@@ -12,7 +12,7 @@ from provisioner.sandbox.simulator.world import World
 
 __all__ = ["describe", "is_well", "issue", "validate"]
 
-# What OpenRouter answers to keys that end so.
+# Suffixes of keys that select OpenRouter's answer.
 ENDING: Final = re.compile(
     r"-mode-(inference|200|201|302|401|403|404|429|500|503|delay\d{1,4}|once429|once500|once503|hang|reset)\Z"
 )
@@ -21,12 +21,12 @@ JITTER: Final = 0.2
 SLOW: Final = 5.0
 RETRIED: Final = frozenset({"500", "503", "reset", "down"})
 ISSUING: Final = 0.05
-# What a fault of a create makes of OpenRouter, just for its call.
+# The state of OpenRouter that a fault simulates for a single call.
 FAULTS: Final = {"openrouter-429": "429", "openrouter-down": "down"}
 
 
 async def validate(exchange: Exchange, api_key: str) -> None:
-    """Return if the key is accepted, or raise the one refusal for everything else."""
+    """Return if the key is accepted; everything else is the same refusal."""
     fault = FAULTS.get(exchange.fault or "")
     if fault:
         exchange.strike()
@@ -39,7 +39,7 @@ async def validate(exchange: Exchange, api_key: str) -> None:
 
 
 def _delays(world: World, state: str) -> Iterator[float]:
-    """What the call waits for: one slow answer, or the pauses before it is sent again."""
+    """Return what the call waits for: a slow answer, or the pauses between retries."""
     pace = world.settings.upstream_pace
     if state == "hang":
         yield math.inf
@@ -52,7 +52,7 @@ def _delays(world: World, state: str) -> Iterator[float]:
 
 
 async def describe(exchange: Exchange) -> dict[str, Any]:
-    """GET what OpenRouter itself says of the bearer's key, or raise its refusal."""
+    """GET what OpenRouter itself says about the bearer's key."""
     api_key = exchange.request.headers.get("Authorization", "").removeprefix("Bearer ")
     state = _state(exchange.world, api_key)
     if state.startswith("delay"):
@@ -77,7 +77,7 @@ async def describe(exchange: Exchange) -> dict[str, Any]:
 
 
 async def issue(exchange: Exchange, connection: Connection, parameters: dict[str, Any]) -> Key:
-    """Let OpenRouter make a key, or raise the refusal of one that it does not make."""
+    """Issue a key at OpenRouter, or raise its refusal."""
     world = exchange.world
     await exchange.wait(ISSUING * world.settings.upstream_pace)
     refused = exchange.fault == "key-refused"
@@ -90,12 +90,12 @@ async def issue(exchange: Exchange, connection: Connection, parameters: dict[str
 
 
 def is_well(world: World) -> bool:
-    """Tell whether OpenRouter makes and revokes keys now."""
+    """Tell whether OpenRouter issues and revokes keys at the moment."""
     return world.settings.open_router in {"ok", "slow"}
 
 
 def _state(world: World, api_key: str) -> str:
-    """What OpenRouter does with a key."""
+    """Return how OpenRouter reacts to a key."""
     if world.settings.open_router != "ok":
         return world.settings.open_router
     ending = ENDING.search(api_key)

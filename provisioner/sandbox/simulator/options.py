@@ -1,4 +1,4 @@
-"""How a simulator starts, what of it can be changed while it runs, and what each value may be."""
+"""The options of a simulator, and the checks for changing them while it runs."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +28,7 @@ Mode = Literal["cloud", "self-hosted"]
 
 
 class SettingsError(ValueError):
-    """A setting that cannot be; `field` names it."""
+    """An invalid setting; `field` names it."""
 
     def __init__(self, name: str, problem: str) -> None:
         super().__init__(f"{name}: {problem}")
@@ -38,77 +38,77 @@ class SettingsError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What the simulated Infisical is like: everything but the ids can be changed while it runs.
+    """How the simulated Infisical behaves. Everything except the ids can be changed while it runs.
 
-    Times are in seconds; for each time to live and number of uses, 0 means no limit. Limits are requests a `window` for
-    each route and client address. The same `seed` gives the same ids, secrets and faults. `client_id` and
-    `client_secret` left out are derived from the seed.
+    Times are in seconds; 0 means no limit for times to live and numbers of uses. Limits are requests per `window` for
+    each route and client address. The same `seed` gives the same ids, secrets and faults. If `client_id` and
+    `client_secret` are omitted, they are derived from the seed.
     """
 
     port: int = 0
-    """The TCP port on 127.0.0.1; 0 takes a free one."""
+    """The TCP port on 127.0.0.1; 0 chooses a free one."""
     mode: Mode = "cloud"
-    """`cloud` limits rates; `self-hosted` has neither a limiter nor its headers."""
+    """`cloud` limits rates; `self-hosted` has neither a rate limiter nor its headers."""
     write_limit: int = 200
     read_limit: int = 350
     login_limit: int = 200
     secret_limit: int = 120
     window: float = 60.0
     latency: float = 0.0
-    """What every request waits before it is looked at."""
+    """How long every request waits before it is processed."""
     projects: int = 10
-    """How many projects there are."""
+    """The number of projects."""
     any_project: bool = False
-    """Take every UUID for a project of the organization."""
+    """Accept any UUID as a project of the organization."""
     client_id: str | None = None
     client_secret: str | None = field(default=None, repr=False)
     secret_ttl: int = 0
     secret_uses: int = 0
     token_ttl: int = 2_592_000
-    """How long an access token lives."""
+    """The lifetime of an access token."""
     token_max_ttl: int = 0
     token_uses: int = 0
     organization_slug: str = ""
-    """What logins may name as the organization; without one they may name none."""
+    """The organization that logins may name; if empty, they may name none."""
     faults: Mapping[str, float] = field(default_factory=dict)
-    """The share of the creates that each named fault strikes, see `chance.FAULTS`."""
+    """The share of creates that each named fault strikes; see `chance.FAULTS`."""
     rotation_faults: Mapping[str, float] = field(default_factory=dict)
-    """The same for creates of rotations, see `chance.ROTATION_FAULTS`."""
+    """The same for creates of rotations; see `chance.ROTATION_FAULTS`."""
     change_faults: Mapping[str, float] = field(default_factory=dict)
-    """The same for changes and deletions of both, by the names of `faults`."""
+    """The same for updates and deletions of both, by the names of `faults`."""
     secrets: Sequence[Mapping[str, object]] = field(default=(), repr=False)
-    """Secrets of projects that are there, as the setting `secrets` plants them; for those of the `projects`."""
+    """Secrets that exist from the start, in the form of the setting `secrets`."""
     seed: int = 0
     cut_after: float = 100.0
-    """How long a request may go unanswered before its connection is cut; its work goes on."""
+    """How long a request may go unanswered before its connection is cut; its work continues."""
     late_by: float = 0.5
     """How long after the cut the fault `late-commit` inserts its row."""
     replica_lag: float = 0.0
     """How long a new connection stays invisible to reads."""
     role_lag: float = 0.0
-    """How long a changed role goes unnoticed; about 10 s on a recorded server. Joining a project shows at once."""
+    """How long a changed role goes unnoticed: about 10 s on a real server. Joining a project takes effect at once."""
     clock_offset: float = 0.0
     """The server's clock minus the real one: in `Date`, `createdAt` and `updatedAt`."""
     upstream_pace: float = 1.0
-    """Multiplies every delay of the call to OpenRouter: 0.01 makes tests a hundred times faster."""
+    """A factor for every delay of the call to OpenRouter: 0.01 makes tests a hundred times faster."""
     pool: int = 10
-    """How many database connections the server has; 0 is no end of them, and creates that cost no time."""
+    """How many database connections the server has; 0 means unlimited, and creates take no time."""
     pool_wait: float = 60.0
     """How long a request waits for a database connection before its 500."""
     pool_step: float = 0.0045
-    """What each of the two turns of a create takes on the server's one thread; 0.0045 allows about 110 a second."""
+    """How long each of a create's two turns occupies the only thread; 0.0045 allows about 110 creates a second."""
     maintenance: bool = False
     outage: str = "none"
     open_router: str = "ok"
     old_secrets: bool = False
-    """Only the older route tells secrets."""
+    """Only the older route returns secrets."""
     plan_restricted: bool = False
-    """The organization's plan has no rotations."""
+    """The organization's plan does not include rotations."""
     web_interface: bool = True
-    """A self-hosted server has pages under all other paths."""
+    """A self-hosted server serves web pages under all other paths."""
 
     def public(self) -> dict[str, Any]:
-        """Return what can be changed by its JSON names, without the secrets."""
+        """Return what can be changed, by JSON name, without secrets."""
         return {name: getattr(self, snake(name)) for name in STARTED if name != "secrets"}
 
 
@@ -117,7 +117,7 @@ def snake(name: str) -> str:
     return re.sub(r"[A-Z]", lambda letter: f"_{letter[0].lower()}", name)
 
 
-# Each check returns the value, or raises `ValueError` that says what is wrong with it.
+# Each check returns the value, or raises a `ValueError` that says what is wrong.
 
 
 def _number(*, least: float = -inf, above: float = -inf, whole: bool = False) -> Check[Any]:
@@ -209,7 +209,7 @@ def _of_projects(check_value: Check[T]) -> Check[dict[str, T]]:
 
 
 def _object(fields: Mapping[str, Check[Any]], *needed: str) -> Check[dict[str, Any]]:
-    """Return the check of an object with these fields, some of which it needs; they get their Python names."""
+    """Return a check for an object with these fields, some of them required; the result has Python names."""
 
     def check_object(value: object) -> dict[str, Any]:
         given = _mapping(value)
@@ -237,7 +237,7 @@ def _grant(value: object) -> Grant:
 
 
 def _end(word: str, *others: str) -> Check[str | None]:
-    """Return the check of how tokens end: true is this word, false nothing, or it is one of others."""
+    """Return a check for how tokens end: true means this word, false nothing, and other words mean themselves."""
     return lambda value: (word if value else None) if isinstance(value, bool) else _choice(word, *others)(value)
 
 
@@ -310,10 +310,10 @@ FIELDS: dict[str, Check[Any]] = {
     "webInterface": _boolean,
     "roleLag": _number(least=0),
 }
-"""Every field of POST /_simulator/settings with its check; applied in this order."""
-# The options `projects` and `client_secret` are how many there are and what the secret may be.
+"""Every field of POST /_simulator/settings and its check, in the order in which changes apply."""
+# The options `projects` (a number) and `client_secret` (which may be None) differ from the fields of these names.
 STARTED = frozenset(map(camel, Options.__dataclass_fields__)) & FIELDS.keys() - {"projects", "clientSecret"}
-"""The fields that are options as well: the start values are held to the same rules as later changes."""
+"""The fields that are also options."""
 
 
 def _checked(given: Mapping[str, object], fields: Mapping[str, Check[Any]]) -> dict[str, Any]:
@@ -333,8 +333,8 @@ def _checked(given: Mapping[str, object], fields: Mapping[str, Check[Any]]) -> d
 
 
 def check(changes: Mapping[str, object]) -> dict[str, Any]:
-    """Return the checked values by their JSON names, in the order to apply them, or raise `SettingsError`.
+    """Return the checked values by JSON name, in the order in which they apply, or raise `SettingsError`.
 
-    Python names are taken as well: `write_limit` is `writeLimit`.
+    Python names work too: `write_limit` means `writeLimit`.
     """
     return _checked({camel(name): value for name, value in changes.items()}, FIELDS)

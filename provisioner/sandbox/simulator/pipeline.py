@@ -1,4 +1,4 @@
-"""The routes, and the stages before them, in Infisical's order: the first that fails answers."""
+"""The routes, and the checks before them in Infisical's order: the first that fails answers the request."""
 
 import math
 import re
@@ -54,7 +54,7 @@ CreatesOf = Literal["creates", "rotation_creates"]
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One route; without `budget` it is exempt from the limiter, which counts by pattern.
+    """One route; without `budget` it is exempt from the rate limiter, which counts by pattern.
 
     `faults` and `creates` name the world's faults that may strike it, and its list of creates.
     """
@@ -69,7 +69,7 @@ class Route:
 
     @property
     def pattern(self) -> str:
-        """What the limiter and the counts call it."""
+        """Its name for the limiter and the counts."""
         return f"{self.method} {self.path}"
 
 
@@ -129,7 +129,7 @@ ROUTES: Final = (
     _open(openrouter.describe, "GET", "/openrouter/api/v1/key", None),
 )
 FIXED: Final = {(route.method, route.path): route for route in ROUTES if "{" not in route.path}
-# The router takes no id and no name of more than a hundred characters; but for those of secrets and projects.
+# The router accepts up to a hundred characters for an id or a name, except for secrets and projects.
 PARAMETERS: Final = {"secretName": "[^/]+", "projectId": "[^/]+"}
 
 
@@ -153,7 +153,7 @@ def match(method: str, path: str) -> Match | None:
 
 
 def _is_decodable(path: str) -> bool:
-    """Tell whether the router can read the path at all."""
+    """Tell whether the router can decode the path."""
     if BROKEN.search(path):
         return False
     try:
@@ -170,7 +170,7 @@ async def answer(world: World, request: web.BaseRequest) -> Answer | None:
         return BadUrl(path).answer("")
     found = match(request.method, path)
     if found and found.route.action is projects.get_secret and world.settings.old_secrets:
-        found = None  # a server from before that route
+        found = None  # a server that is older than the route
     route = found.route if found else None
     exchange = Exchange(
         world=world,
@@ -202,8 +202,8 @@ async def _pass(exchange: Exchange, route: Route | None) -> Answer:
     await _meet_outage(exchange)
     if route is None:
         return _no_route(exchange)
-    # Everything that takes time comes before the stages, which then run without a pause: so the order in which
-    # creates pass the limiter is also the order in which faults are drawn.
+    # Everything that takes time comes first. The checks then run without a pause, so creates draw their faults in
+    # the order in which they pass the limiter.
     raw = b"" if exchange.request.method in NO_BODY else await exchange.read()
     await exchange.wait(world.settings.latency)
     if route.budget is not None:
@@ -237,7 +237,7 @@ def _no_route(exchange: Exchange) -> Answer:
         return Answer(status=400, body=b"Invalid Preflight Request", content_type="text/plain")
     outside = request.method == "GET" and not request.path.startswith("/api")
     if settings.mode == "self-hosted" and settings.web_interface and outside:
-        # A self-hosted instance serves its web interface under every other path.
+        # A self-hosted instance serves its web interface under all other paths.
         raise Page(200, "Infisical")
     raise NoRoute(request.method, request.raw_path)
 
@@ -247,7 +247,7 @@ def _admit(exchange: Exchange, route: Route, raw: bytes) -> None:
     fault = faults.peek() if faults else None
 
     def meet() -> None:
-        """Let the fault that was drawn end this request."""
+        """End this request with the fault that was drawn."""
         exchange.fault = fault
         exchange.strike()
         if faults:
@@ -273,12 +273,12 @@ def _admit(exchange: Exchange, route: Route, raw: bytes) -> None:
 
 def _authenticate(exchange: Exchange, route: Route) -> Token | None:
     headers = exchange.request.headers
-    if route.action is openrouter.describe:  # who is asked there is OpenRouter, and the bearer a key of its own
+    if route.action is openrouter.describe:  # this call goes to OpenRouter, and the bearer is one of its keys
         return None
     if "X-Api-Key" in headers:
         message = "API key authentication is not supported anymore. Please switch to using machine identities."
         raise Refusal(400, "BadRequest", message)
-    # Routes that need no token check one that comes nevertheless.
+    # Routes that need no token still check one that is sent.
     if not route.authenticated and not headers.get("Authorization"):
         return None
     return identity.authenticate(exchange.world, headers.get("Authorization"))

@@ -1,4 +1,4 @@
-"""Reading projects, and the secrets in them."""
+"""The routes that read projects and the secrets in them."""
 
 import re
 from typing import Any, Final
@@ -59,12 +59,12 @@ def _project(world: World, project_id: str) -> dict[str, Any]:
 
 
 async def get_secret(exchange: Exchange) -> dict[str, Any]:
-    """GET a secret by its name, in the present form of the route: references to other secrets are resolved."""
+    """GET a secret by its name; references to other secrets are resolved."""
     return _found(exchange, *exchange.needed("projectId"), expand=True)
 
 
 async def get_raw_secret(exchange: Exchange) -> dict[str, Any]:
-    """GET a secret by its name, in the form of older servers."""
+    """GET a secret by its name, on the route of older servers."""
     project_id = exchange.asked("workspaceId")
     if project_id is None:
         raise Refusal(400, "BadRequest", "You must provide projectSlug or workspaceId")
@@ -121,7 +121,7 @@ def _shown(secret: Secret, identifier: str, value: str | None) -> dict[str, Any]
 
 
 def _expanded(world: World, secret: Secret) -> str:
-    """Put in the values of other secrets of the same folder for `${NAME}`, one level deep."""
+    """Replace `${NAME}` by the value of that secret in the same folder, one level deep."""
 
     def value(reference: re.Match[str]) -> str:
         other = world.secrets.get((secret.project_id, secret.environment, secret.path, reference[1]))

@@ -1,7 +1,7 @@
-"""The secret rotations: each makes a key at OpenRouter with a connection's management key and writes it into a secret.
+"""The rotation routes: each rotation makes a key at OpenRouter with a management key, and writes it into a secret.
 
-The order of the checks is the server's, and so is what is missing: where anything fails after OpenRouter has made the
-key, nothing takes the key back.
+The order of the checks is the server's, and so is its omission: if anything fails after OpenRouter has made the key,
+nothing revokes the key.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -62,7 +62,7 @@ async def create(exchange: Exchange) -> dict[str, Any]:
 
 
 def _checked(world: World, wanted: NewRotation) -> Connection:
-    """Return the connection to use, if nothing stands in the way."""
+    """Return the connection to use, unless a check fails."""
     _check_plan(world, "create")
     _authorize(world, wanted.project_id, "create")
     _check_folder(world, wanted.project_id, wanted.environment, wanted.path)
@@ -122,7 +122,7 @@ async def get_by_name(exchange: Exchange) -> dict[str, Any]:
 
 
 async def credentials(exchange: Exchange) -> dict[str, Any]:
-    """GET the keys themselves; what calls this reads secrets, and the counts of requests tell."""
+    """GET the keys themselves. Whoever calls this reads secrets, and the request counts show it."""
     rotation = _by_id(exchange, "read")
     return {
         "generatedCredentials": [{"apiKey": key.value, "keyHash": key.hash} for key in rotation.keys],
@@ -133,7 +133,7 @@ async def credentials(exchange: Exchange) -> dict[str, Any]:
 
 
 async def rotate(exchange: Exchange) -> dict[str, Any]:
-    """POST: make the next key now; the one before stays until the next turn."""
+    """POST: issue the next key now; the previous key remains valid until the rotation after this one."""
     world, rotation = exchange.world, _by_id(exchange, "rotate")
     try:
         key = await openrouter.issue(exchange, rotation.connection, rotation.parameters)
@@ -150,7 +150,7 @@ async def rotate(exchange: Exchange) -> dict[str, Any]:
 
 
 async def patch(exchange: Exchange) -> dict[str, Any]:
-    """PATCH: another name, description, schedule or secret at once; other parameters for the next key."""
+    """PATCH: a new name, description, schedule or secret takes effect at once, new parameters with the next key."""
     world = exchange.world
     changes = validation.patch_rotation(exchange.body)
     _check_plan(world, "update")
@@ -169,7 +169,7 @@ async def patch(exchange: Exchange) -> dict[str, Any]:
 
 
 def _rename(world: World, rotation: Rotation, changes: RotationChanges) -> None:
-    """Let it have another secret and another name, or raise what is in the way: the secret's, then the name's."""
+    """Change the secret and the name; if either is taken, refuse, the secret first."""
     renamed = changes.name is not UNDEFINED and changes.name != rotation.name
     moved = changes.secret_name is not UNDEFINED and changes.secret_name != rotation.secret_name
     if moved and (*rotation.folder, changes.secret_name) in world.secrets:
@@ -187,7 +187,7 @@ def _rename(world: World, rotation: Rotation, changes: RotationChanges) -> None:
 
 
 async def delete(exchange: Exchange) -> dict[str, Any]:
-    """DELETE: the rotation, and its secret and keys where the query says so."""
+    """DELETE: the rotation, and its secret and keys if the query says so."""
     world = exchange.world
     _check_plan(world, "delete")
     _by_id(exchange, "delete")
@@ -196,7 +196,7 @@ async def delete(exchange: Exchange) -> dict[str, Any]:
     revoking = exchange.asked("revokeGeneratedCredentials") == "true"
     if revoking and not openrouter.is_well(world):
         message = "Failed to delete OpenRouter API key: Request failed with status code 503"
-        raise Refusal(400, "BadRequest", message)  # the keys go first, and nothing else without them
+        raise Refusal(400, "BadRequest", message)  # keys are revoked first, and nothing else happens if that fails
     world.release_secret(rotation.secret, delete=exchange.asked("deleteSecrets") == "true")
     for key in rotation.keys:
         if revoking:
@@ -238,7 +238,7 @@ def _shown(world: World, one: Rotation) -> dict[str, Any]:
 
 
 def public(world: World, one: Rotation) -> dict[str, Any]:
-    """Return the fields that the API shows."""
+    """Return the fields that the API returns."""
     folder = world.seeds.named_uuid(f"folder {one.project_id} {one.environment} {one.path}")
     environment = world.seeds.named_uuid(f"environment {one.project_id} {one.environment}")
     rotated = world.stamp(one.rotated_at)
@@ -272,12 +272,12 @@ def public(world: World, one: Rotation) -> dict[str, Any]:
 
 
 def _folder_path(path: str) -> str:
-    """Return a path as the server compares it."""
+    """Return a path in the form that the server compares."""
     return path.rstrip("/") or "/"
 
 
 def _next_turn(one: Rotation) -> float:
-    """Return when a rotation makes its next key: at its time of day, once its interval of days is over."""
+    """Return when a rotation issues its next key: at its time of day, after its interval in days."""
     due = datetime.fromtimestamp(one.rotated_at, UTC) + timedelta(days=one.interval)
     turn = due.replace(hour=int(one.rotate_at["hours"]), minute=int(one.rotate_at["minutes"]), second=0, microsecond=0)
     return (turn if turn >= due else turn + timedelta(days=1)).timestamp()

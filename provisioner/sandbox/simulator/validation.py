@@ -1,4 +1,4 @@
-"""What the server checks in a request, and the 422 issues it lists: the shapes of zod, in zod's order."""
+"""The server's checks of a request, and the issues of its 422: the shapes of zod, in zod's order."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -28,12 +28,12 @@ __all__ = [
 ]
 
 UNDEFINED: Any = type("Undefined", (), {"__repr__": lambda _: "UNDEFINED"})()
-"""Stands for a field that is not there, which is not the same as null."""
+"""A field that is missing, which is different from null."""
 
 Issue = dict[str, Any]
 Path = tuple[str, ...]
 
-# What String.prototype.trim removes; str.strip() does not quite.
+# The characters that String.prototype.trim removes; str.strip() removes others.
 JS_SPACE: Final = (
     "\t\n\v\f\r \u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005"
     "\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000\ufeff"
@@ -58,7 +58,7 @@ KINDS: Final[dict[type, str]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewConnection:
-    """A valid create. `project_id` None means organization-wide; the empty string is what a client really sent."""
+    """A valid create. `project_id` None means organization-wide; an empty string is what the client sent."""
 
     name: str
     api_key: str
@@ -68,7 +68,7 @@ class NewConnection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Changes:
-    """A valid update; what is UNDEFINED stays as it is."""
+    """A valid update; fields that are UNDEFINED do not change."""
 
     name: str
     description: str | None
@@ -77,7 +77,7 @@ class Changes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RotationChanges:
-    """A valid update; what is UNDEFINED stays as it is."""
+    """A valid update; fields that are UNDEFINED do not change."""
 
     name: str
     description: str | None
@@ -99,55 +99,55 @@ class NewRotation(RotationChanges):
 
 
 def refuse(issues: list[Issue]) -> None:
-    """Raise the 422 if there is anything to complain about."""
+    """Raise the 422 if there are any issues."""
     if issues:
         raise Refusal(422, "ValidationFailure", issues)
 
 
 def mismatch(expected: str, value: object, path: Path) -> Issue:
-    """Return the issue of a value of the wrong type."""
+    """Return the issue for a value of the wrong type."""
     received = KINDS[type(value)]
     message = "Required" if value is UNDEFINED else f"Expected {expected}, received {received}"
     return {"code": "invalid_type", "expected": expected, "received": received, "path": list(path), "message": message}
 
 
 class _Issues(list[Issue]):
-    """What is wrong with a body, as far as it has been read."""
+    """The issues found in a body so far."""
 
     def is_a(self, expected: str, value: object, *path: str) -> bool:
-        """Tell whether a value is of this type, noting one that is not."""
+        """Tell whether a value has this type; if not, add an issue."""
         if KINDS[type(value)] != expected:
             self.append(mismatch(expected, value, path))
         return KINDS[type(value)] == expected
 
     def text(self, fields: dict[str, Any], field: str) -> str:
-        """Return a text that has to be there."""
+        """Return a required text."""
         value = fields.get(field, UNDEFINED)
         return value if self.is_a("string", value, field) else ""
 
     def bound(self, code: str, limit: int, message: str, *path: str, **more: object) -> None:
-        """Note a text or a number that is `too_small` or `too_big`."""
+        """Add an issue for a text or a number that is `too_small` or `too_big`."""
         edge = {"code": code, ("minimum" if code == "too_small" else "maximum"): limit, "type": "string"}
         self.append(edge | {"inclusive": True, "exact": False, "message": message, "path": list(path)} | more)
 
     def custom(self, message: str, *path: str) -> None:
-        """Note what a rule of Infisical's own refuses."""
+        """Add an issue for one of Infisical's own rules."""
         self.append({"code": "custom", "message": message, "path": list(path)})
 
 
 def _object(body: object, times: int) -> dict[str, Any]:
-    """Return the fields of a body, or raise the 422, in which a schema complains so many times."""
+    """Return the fields of a body, or raise the 422 with so many issues."""
     if not isinstance(body, dict):
         refuse([mismatch("object", body, ())] * times)
     return cast("dict[str, Any]", body)
 
 
 def length_in_utf16(text: str) -> int:
-    """Return what JavaScript calls the length."""
+    """Return the length as JavaScript counts it."""
     return len(text) if text.isascii() else len(text.encode("utf-16-le")) // 2
 
 
-# What connections and rotations have in common.
+# Shared by connections and rotations.
 
 
 def _name(value: object, issues: _Issues) -> str:
@@ -174,18 +174,18 @@ def _description(value: object, issues: _Issues) -> str | None:
 
 
 def _inner(value: Any, issues: _Issues, field: str) -> str | None:
-    """Return the text `apiKey` of an object, noting what is wrong with either."""
+    """Return the text `apiKey` of an object, with issues for both."""
     if not issues.is_a("object", value, field):
         return None
     text = value.get("apiKey", UNDEFINED)
     return text if issues.is_a("string", text, field, "apiKey") else None
 
 
-# Connections. Their schema is an intersection of two objects, and each of them complains.
+# Connections. Their schema is an intersection of two objects, and each reports its issues.
 
 
 def create(body: object) -> NewConnection:
-    """Return the valid create that a body asks for, or raise the 422."""
+    """Return the create in a body, or raise the 422."""
     fields, issues = _object(body, 2), _Issues()
     api_key = ""
     if fields.get("method") == "api-key":
@@ -204,7 +204,7 @@ def create(body: object) -> NewConnection:
 
 
 def patch(body: object) -> Changes:
-    """Return the valid update that a body asks for, or raise the 422."""
+    """Return the update in a body, or raise the 422."""
     fields, issues = _object(body, 2), _Issues()
     api_key = _api_key(fields["credentials"], issues) if "credentials" in fields else UNDEFINED
     name = _name(fields["name"], issues) if "name" in fields else UNDEFINED
@@ -248,7 +248,7 @@ def _check_unsupported(body: dict[str, Any], issues: _Issues) -> None:
 
 
 def create_rotation(body: object) -> NewRotation:
-    """Return the valid create that a body asks for, or raise the 422."""
+    """Return the create in a body, or raise the 422."""
     fields, issues = _object(body, 1), _Issues()
     found = NewRotation(
         name=_name(fields.get("name", UNDEFINED), issues),
@@ -268,7 +268,7 @@ def create_rotation(body: object) -> NewRotation:
 
 
 def patch_rotation(body: object) -> RotationChanges:
-    """Return the valid update that a body asks for, or raise the 422."""
+    """Return the update in a body, or raise the 422."""
     fields, issues = _object(body, 1), _Issues()
 
     def given(field: str, read: Callable[[Any, _Issues], Any]) -> Any:
@@ -294,7 +294,7 @@ def _auto(value: object, issues: _Issues) -> bool:
 def _interval(value: object, issues: _Issues) -> int:
     path = ("rotationInterval",)
     try:
-        days = int(value)  # type: ignore[call-overload]  # the server coerces whatever comes
+        days = int(value)  # type: ignore[call-overload]  # the server coerces any value
     except (TypeError, ValueError):
         issue = {"code": "invalid_type", "expected": "number", "received": "nan", "path": list(path)}
         issues.append(issue | {"message": "Expected number, received nan"})

@@ -1,4 +1,4 @@
-"""Everything that one simulated Infisical remembers, and what has to hold between its parts. No network here."""
+"""All the state of one simulated Infisical, and the rules that keep its parts consistent. No network here."""
 
 import asyncio
 import time
@@ -35,7 +35,7 @@ UNKNOWN_PROJECT: Final = "Project with ID '{}' not found"
 
 
 def steady_clock() -> Clock:
-    """Return a clock that starts at the real time and then follows the monotonic one."""
+    """Return a clock that starts at the real time and then follows the monotonic clock."""
     offset = time.time() - time.monotonic()
     return lambda: time.monotonic() + offset
 
@@ -46,7 +46,7 @@ def iso(moment: float) -> str:
 
 
 class World:
-    """The state behind the routes. Names are unique for (name, project, organization) over all apps."""
+    """The state behind the routes. A name is unique within its project, across all apps."""
 
     def __init__(self, options: Options, clock: Clock) -> None:
         self.settings = options
@@ -87,53 +87,53 @@ class World:
         self.add_projects(seeds.named_uuid(f"project {number}") for number in range(1, options.projects + 1))
 
     def stamp(self, moment: float | None = None) -> str:
-        """Return a moment, or else now, as the server's clock has it."""
+        """Format a moment, by default now, as the server's clock shows it."""
         return iso((self.clock() if moment is None else moment) + self.settings.clock_offset)
 
-    # What happens in the server, for those who wait for it.
+    # Events in the server, for those who wait for them.
 
     async def happening(self) -> None:
-        """Wait for the next thing that happens."""
+        """Wait until something happens in the server."""
         future = asyncio.get_running_loop().create_future()
         self._waiting.append(future)
         await future
 
     def happened(self) -> None:
-        """Wake those who wait."""
+        """Wake everybody who waits for something to happen."""
         waiting, self._waiting = self._waiting, []
         for future in waiting:
             if not future.done():
                 future.set_result(None)
 
     def arrive(self, creates: list[CreateRecord], request_id: str) -> CreateRecord:
-        """Note that a create arrived, of a connection or of a rotation."""
+        """Record that a create arrived, for a connection or for a rotation."""
         record = CreateRecord(order=len(creates) + 1, at=iso(self.clock()), req_id=request_id)
         creates.append(record)
         self.happened()
         return record
 
     def count(self, pattern: str, outcome: str) -> None:
-        """Count one request of a route by its outcome: a status, or `cut`."""
+        """Count one request to a route by its outcome: a status, or `cut`."""
         outcomes = self.requests.setdefault(pattern, {})
         outcomes[outcome] = outcomes.get(outcome, 0) + 1
         self.happened()
 
-    # Projects, and what the identity may do in them.
+    # Projects, and the identity's permissions in them.
 
     def add_projects(self, projects: Iterable[str]) -> None:
-        """Make these projects exist."""
+        """Add these projects."""
         for project in projects:
             number = len(self.projects) + 1
             self.projects.setdefault(project, {**_called(number), "id": project})
 
     def call_projects(self, called: Mapping[str, Mapping[str, str]]) -> None:
-        """Give projects a name, a slug, a type; those that are not there yet are made."""
+        """Set the name, slug or type of projects; missing projects are added."""
         self.add_projects(called)
         for project, given in called.items():
             self.projects[project].update(given)
 
     def remove_projects(self, projects: Iterable[str]) -> None:
-        """Delete these projects with all that is in them; the keys of their rotations stay."""
+        """Delete these projects and everything in them; the keys of their rotations remain."""
         for project in projects:
             self.projects.pop(project, None)
             for rotation in [one for one in self.rotations.values() if one.project_id == project]:
@@ -142,15 +142,15 @@ class World:
                 self.remove(connection)
 
     def has_project(self, project_id: str) -> bool:
-        """Tell whether there is such a project."""
+        """Tell whether the project exists."""
         return project_id in self.projects or (self.settings.any_project and _is_uuid(project_id))
 
     def project(self, project_id: str) -> dict[str, str]:
-        """Return a project as the list of connections shows it."""
+        """Return a project in the form that the list of connections uses."""
         return self.projects.get(project_id) or {**_called(0), "id": project_id}
 
     def grant(self, grants: Mapping[str, Grant]) -> None:
-        """Let the identity be allowed this; unless it only joins, what held before still holds for `role_lag`."""
+        """Change what the identity may do; unless it joins a project, the change takes effect after `role_lag`."""
         lag = self.settings.role_lag
         for place, grant in grants.items():
             before = self.granted(place)
@@ -159,12 +159,12 @@ class World:
             self._grants[place] = grant
 
     def granted(self, place: str) -> Grant:
-        """Return what the server believes that the identity may do there."""
+        """Return what the server currently lets the identity do there."""
         before, until = self._grants_before.get(place, ("none", 0.0))
         return before if self.clock() < until else self._grants.get(place, ABILITIES)
 
     def authorize(self, project_id: str | None, ability: str | None, *, missing: str = UNKNOWN_PROJECT) -> None:
-        """Raise the refusal of an identity that lacks this ability there, or is no member; None is the organization."""
+        """Refuse an identity that lacks this ability or is not a member there. No project means the organization."""
         organization = self.granted(self.organization_id)
         if organization == "none":
             raise Refusal(403, "ForbiddenError", _no_member("organization", self.organization_id))
@@ -195,7 +195,7 @@ class World:
         app: str = APP,
         planted: bool = False,
     ) -> Connection:
-        """Add a connection, or raise the refusal of a duplicate."""
+        """Add a connection, or refuse a duplicate name."""
         if (name, project_id) in self._names:
             raise _duplicate(name)
         now = self.clock()
@@ -219,7 +219,7 @@ class World:
         return connection
 
     def rename(self, connection: Connection, name: str) -> None:
-        """Give a connection another name, or raise the refusal of a duplicate."""
+        """Rename a connection, or refuse a duplicate name."""
         if self._names.get((name, connection.project_id), connection) is not connection:
             raise _duplicate(name)
         del self._names[connection.name, connection.project_id]
@@ -227,7 +227,7 @@ class World:
         self._names[name, connection.project_id] = connection
 
     def rewrite(self, connection: Connection, api_key: str) -> None:
-        """Store another key: a fresh encryption even of the same key, so another hash."""
+        """Store a key. Even the same key is encrypted anew, so the hash changes."""
         connection.fingerprint = fingerprint(api_key)
         connection.credentials_hash = self.seeds.ciphertext_hash()
 
@@ -238,11 +238,11 @@ class World:
         del self._inside[connection.project_id][connection.id]
 
     def inside(self, project_id: str | None) -> Iterable[Connection]:
-        """Return the connections of a project; None is the whole organization, projects included."""
+        """Return the connections of a project; None means the whole organization, including its projects."""
         return (self.connections if project_id is None else self._inside.get(project_id, {})).values()
 
     def named(self, name: str, project_id: str | None) -> Connection | None:
-        """Return the connection of this name in exactly this project, or organization-wide."""
+        """Return the connection with this name in exactly this project; None means organization-wide."""
         return self._names.get((name, project_id))
 
     # Rotations, their keys, and the secrets that they write.
@@ -254,13 +254,13 @@ class World:
         self.give(rotation, key)
 
     def remove_rotation(self, rotation: Rotation) -> None:
-        """Delete a rotation; its secret and its keys stay."""
+        """Delete a rotation; its secret and its keys remain."""
         del self.rotations[rotation.id]
         del self.places[rotation.place]
         rotation.connection.used_by.discard(rotation.id)
 
     def issue(self, *, made_by: str, parameters: Mapping[str, Any]) -> Key:
-        """Make a key at OpenRouter, where names need not be unique."""
+        """Issue a key at OpenRouter, where names need not be unique."""
         self._issued += 1
         key = Key(
             hash=self.seeds.named_secret(f"key {self._issued}"),
@@ -276,13 +276,13 @@ class World:
         return key
 
     def give(self, rotation: Rotation, key: Key) -> None:
-        """Let a rotation have a key, and its secret with it."""
+        """Give a key to a rotation and write it into the rotation's secret."""
         key.rotation_id = rotation.id
         rotation.keys.append(key)
         self.write_secret(rotation)
 
     def plant_secrets(self, secrets: Iterable[Secret]) -> None:
-        """Let these secrets exist, change, or without a value be gone."""
+        """Add or replace these secrets; a secret without a value is removed."""
         for secret in secrets:
             if secret.value is None:
                 self.secrets.pop(secret.place, None)
@@ -290,7 +290,7 @@ class World:
                 self.secrets[secret.place] = secret
 
     def add_folders(self, folders: Iterable[Mapping[str, str]]) -> None:
-        """Make these folders exist."""
+        """Add these folders."""
         self.folders.update((folder["project_id"], folder["environment"], folder["path"]) for folder in folders)
 
     def write_secret(self, rotation: Rotation) -> None:
@@ -308,20 +308,20 @@ class World:
         )
 
     def release_secret(self, place: Place, *, delete: bool) -> None:
-        """Let a rotation's secret be gone, or an ordinary one from now on."""
+        """Delete a rotation's secret, or turn it into an ordinary one."""
         secret = self.secrets.pop(place, None)
         if secret is not None and not delete:
             self.secrets[place] = replace(secret, rotation_id=None)
 
     def has_folder(self, project_id: str, environment: str, path: str) -> bool:
-        """Tell whether a folder is there: one that was planted, or that holds a secret, itself or further down."""
+        """Tell whether a folder exists: it was added, or there is a secret in it or below it."""
         return any(
             place[:2] == (project_id, environment) and f"{place[2]}/".startswith(f"{path}/")
             for place in (*self.folders, *self.secrets)
         )
 
     def end_tokens(self, end: End | None) -> None:
-        """Let every token that there is end in this way; without one, none ends."""
+        """End every existing token in this way; None ends nothing."""
         for token in self.tokens.values():
             token.end = end or token.end
 
