@@ -159,7 +159,7 @@ WRITES_LIMIT: Final = _gauge(
     "source",
     "by",
     shared=True,
-    help="The limit that rules a target's creates, and its source: operator (set with `provisioner limit`, by that "
+    help="The limit in effect for a target's creates, and its source: operator (set with `provisioner limit`, by that "
     "role), settings, or infisical (learned from answers). Missing while there is none.",
 )
 LIMIT_SET: Final = _gauge(
