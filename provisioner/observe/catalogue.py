@@ -3,7 +3,6 @@
 `docs/metrics.md` is generated from it, and the export of `metrics` is checked against it.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -160,7 +159,7 @@ WRITES_LIMIT: Final = _gauge(
     "source",
     "by",
     shared=True,
-    help="The limit that rules a target's creates, and its source: operator (set with `provisioner limit`, by that "
+    help="The limit in effect for a target's creates, and its source: operator (set with `provisioner limit`, by that "
     "role), settings, or infisical (learned from answers). Missing while there is none.",
 )
 LIMIT_SET: Final = _gauge(
@@ -222,17 +221,3 @@ LEFT_BEHIND: Final = _gauge(
 )
 
 METRICS: Final = tuple(each for each in tuple(globals().values()) if isinstance(each, Metric))  # in the order above
-
-
-def metrics_table() -> str:
-    """Return all metrics as a table in Markdown."""
-    return "\n".join(_rows()) + "\n"
-
-
-def _rows() -> Iterator[str]:
-    yield "| metric | kind | unit | labels | meaning |"
-    yield "|---|---|---|---|---|"
-    for metric in METRICS:
-        labels = ", ".join(f"`{label}`" for label in metric.labels) or "none"
-        kind = f"{metric.kind}, shared" if metric.shared else str(metric.kind)
-        yield f"| `{metric.full_name}` | {kind} | {metric.unit} | {labels} | {metric.help} |"
