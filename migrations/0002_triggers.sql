@@ -369,11 +369,11 @@ BEGIN
     END IF;
     -- Under another id its answer could not be recorded, and its place in line would belong to nothing.
     IF old.id <> new.id THEN
-        RAISE EXCEPTION 'request % keeps its id: id cannot be changed', old.id
+        RAISE EXCEPTION 'the id of request % cannot be changed', old.id
         USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Insert another request.';
     END IF;
     IF moved AND recorded THEN
-        RAISE EXCEPTION 'request % has its connection: its target and project_id cannot be changed any more', new.id
+        RAISE EXCEPTION 'request % already has a connection: its target and project_id cannot be changed', new.id
         USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Insert another request for the other project.';
     END IF;
     IF recorded AND new.adopted AND new.on_conflict <> 'replace' AND (renamed OR rekeyed) THEN
@@ -600,7 +600,7 @@ EXECUTE FUNCTION provisioner.request_set_apart();
 CREATE FUNCTION provisioner.refuse_recorded_columns() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    RAISE EXCEPTION 'request %: % are what workers record, and cannot be changed', old.id, TG_ARGV[0]
+    RAISE EXCEPTION 'request %: only workers may change %', old.id, TG_ARGV[0]
     USING ERRCODE = 'object_not_in_prerequisite_state',
         HINT = 'Set status to pending to retry it, or use provisioner.cancel, provisioner.retry and provisioner.remove.';
 END

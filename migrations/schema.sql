@@ -695,7 +695,10 @@ CREATE FUNCTION provisioner.misplaced(after bigint, most integer, OUT ids bigint
     )
     SELECT
         array_agg(p.id ORDER BY p.id) FILTER (
-            WHERE p.status = 'pending' AND NOT EXISTS (SELECT FROM provisioner.places AS l WHERE l.id = p.id)
+            WHERE p.status = 'pending' AND (
+                NOT EXISTS (SELECT FROM provisioner.places AS l WHERE l.id = p.id)
+                OR EXISTS (SELECT FROM provisioner.overlooked AS o WHERE o.id = p.id)
+            )
         ),
         max(p.id)
     FROM part AS p
@@ -785,6 +788,7 @@ DECLARE
     rule text;
     reason text;
     broken integer := 0;
+    overlooked bigint[] := ARRAY (SELECT o.id FROM provisioner.overlooked AS o WHERE o.id = ANY (put_in_line.ids));
 BEGIN
     PERFORM FROM provisioner.sweeps FOR UPDATE;  -- one at a time: two might give a request two places
     FOR request IN
@@ -809,7 +813,8 @@ BEGIN
             NULL;  -- somebody's trigger refuses it; `doctor` names it
         END;
     END LOOP;
-    RETURN broken + provisioner.place(ids);
+    PERFORM provisioner.follow_connections(overlooked);
+    RETURN broken + cardinality(overlooked) + provisioner.place(ids);
 END
 $$;
 
@@ -887,7 +892,7 @@ CREATE FUNCTION provisioner.refuse_recorded_columns() RETURNS trigger
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 BEGIN
-    RAISE EXCEPTION 'request %: % are what workers record, and cannot be changed', old.id, TG_ARGV[0]
+    RAISE EXCEPTION 'request %: only workers may change %', old.id, TG_ARGV[0]
     USING ERRCODE = 'object_not_in_prerequisite_state',
         HINT = 'Set status to pending to retry it, or use provisioner.cancel, provisioner.retry and provisioner.remove.';
 END
@@ -1138,11 +1143,11 @@ BEGIN
     END IF;
     -- Under another id its answer could not be recorded, and its place in line would belong to nothing.
     IF old.id <> new.id THEN
-        RAISE EXCEPTION 'request % keeps its id: id cannot be changed', old.id
+        RAISE EXCEPTION 'the id of request % cannot be changed', old.id
         USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Insert another request.';
     END IF;
     IF moved AND recorded THEN
-        RAISE EXCEPTION 'request % has its connection: its target and project_id cannot be changed any more', new.id
+        RAISE EXCEPTION 'request % already has a connection: its target and project_id cannot be changed', new.id
         USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Insert another request for the other project.';
     END IF;
     IF recorded AND new.adopted AND new.on_conflict <> 'replace' AND (renamed OR rekeyed) THEN
@@ -1485,14 +1490,14 @@ DECLARE
     recorded boolean := new.rotation_id IS NOT NULL;
 BEGIN
     IF old.id <> new.id THEN
-        RAISE EXCEPTION 'request % keeps its id: id cannot be changed', old.id
+        RAISE EXCEPTION 'the id of request % cannot be changed', old.id
         USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Insert another request.';
     END IF;
     IF current_setting('provisioner.renaming', true) = 'on' THEN
         RETURN NULL;  -- its connection has another name now, and is the same
     END IF;
     IF recorded AND fixed <> '{}' THEN
-        RAISE EXCEPTION 'request % has its rotation, which was made with its %: that cannot be changed any more', new.id,
+        RAISE EXCEPTION 'request % already has a rotation, which was created with its %: that cannot be changed', new.id,
             array_to_string(fixed, ', ')
         USING ERRCODE = 'object_not_in_prerequisite_state',
             HINT = 'Insert another request, and set wanted = ''absent'' in this one if its rotation is not needed any more.';
@@ -1659,6 +1664,7 @@ CREATE FUNCTION provisioner.sweep(most integer, pause interval, OUT seen integer
 DECLARE
     place bigint;
     newest bigint;
+    newest_rotation bigint;
     next bigint;
     strays bigint[];
     fresh bigint[];
@@ -1674,10 +1680,15 @@ BEGIN
     END IF;
     SELECT min(n.id) INTO newest
     FROM (SELECT q.id FROM provisioner.connection_requests AS q ORDER BY q.id DESC LIMIT sweep.most / 4) AS n;
+    SELECT min(n.id) INTO newest_rotation
+    FROM (SELECT r.id FROM provisioner.rotation_requests AS r ORDER BY r.id DESC LIMIT sweep.most / 4) AS n;
     SELECT m.ids, m.last INTO strays, next FROM provisioner.misplaced(place, sweep.most) AS m;
     -- What was just checked is not checked again.
     SELECT m.ids INTO fresh FROM provisioner.misplaced(greatest(newest - 1, next, place), sweep.most) AS m;
-    strays := ARRAY (SELECT unnest(strays) UNION SELECT unnest(fresh));
+    strays := ARRAY (
+        SELECT unnest(strays) UNION SELECT unnest(fresh)
+        UNION SELECT unnest(m.ids) FROM provisioner.misplaced(newest_rotation - 1, sweep.most) AS m
+    );
     seen := cardinality(strays);
     IF seen > 0 THEN
         placed := provisioner.put_in_line(strays);
@@ -2827,6 +2838,15 @@ CREATE TABLE provisioner.notices (
 COMMENT ON TABLE provisioner.notices IS 'Notices for notify.url: delivered once sent_at is set, otherwise tried (again) at due_at';
 
 COMMENT ON COLUMN provisioner.notices.error IS 'Why the last delivery failed';
+
+CREATE VIEW provisioner.overlooked AS
+ SELECT w.id
+   FROM ((provisioner.waiting w
+     JOIN provisioner.rotation_requests r ON ((r.id = w.id)))
+     JOIN provisioner.connection_requests c ON (((c.target = r.target) AND (c.project_id = r.project_id) AND (c.name = r.connection))))
+  WHERE ((w.quarantine = 'connection'::text) AND (c.status <> 'pending'::text));
+
+COMMENT ON VIEW provisioner.overlooked IS 'Rotations that still wait for a connection whose request has ended';
 
 CREATE VIEW provisioner.own_attempt_state WITH (security_barrier='true') AS
  SELECT id,

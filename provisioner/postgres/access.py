@@ -104,7 +104,7 @@ _READING: Final[Sequence[Right]] = (
         for name in ("request_status", "batch_progress", "request_counts", "target_progress", "progress")
     ),
     _table("forecasts", "SELECT"),
-    *(_table(name, "SELECT") for name in ("listed_requests", "listed_rotations", "places")),
+    *(_table(name, "SELECT") for name in ("listed_requests", "listed_rotations", "places", "overlooked")),
     *(
         _table(name, "SELECT")
         for name in ("ready", "waiting", "in_flight", "attempt_state", "fair_cursors", "attempts")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from provisioner import __version__
-from provisioner.cli import COMMANDS
+from provisioner.cli.commands import COMMANDS
 from provisioner.cli.terminal.frame import guarded
 from tests.support.cli import SCRIPT, environment, provisioner
 
@@ -25,9 +25,9 @@ def test_help_lists_every_command() -> None:
     """`--help` shows each command with its summary and explains the exit statuses."""
     done = provisioner("--help")
     assert (done.returncode, done.stderr) == (0, "")
-    for name, summary in COMMANDS.items():
+    for name, command in COMMANDS.items():
         assert f"  {name} " in done.stdout
-        assert summary in done.stdout
+        assert command.summary in done.stdout
     assert "Exit status: 0 done" in done.stdout
 
 
@@ -73,7 +73,8 @@ def test_every_command_starts_by_itself() -> None:
     """A command's module can be imported while no other is."""
     code = """
 import os
-from provisioner.cli import COMMANDS, load_command
+from provisioner.cli import load_command
+from provisioner.cli.commands import COMMANDS
 for name in COMMANDS:
     if (child := os.fork()) == 0:
         load_command(name)
@@ -210,7 +211,7 @@ def test_zsh_and_fish_complete_commands_with_their_summaries(shell: str, more: d
     """Where the shell can show it, each command comes with what it is for."""
     asked = {"_PROVISIONER_COMPLETE": f"complete_{shell}", "_TYPER_COMPLETE_ARGS": "provisioner su", **more}
     assert "submit" in (said := provisioner(more=asked).stdout)
-    assert COMMANDS["submit"] in said
+    assert COMMANDS["submit"].summary in said
 
 
 def test_bash_loads_its_script() -> None:

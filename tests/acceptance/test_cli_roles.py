@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from provisioner.cli import COMMANDS
+from provisioner.cli.commands import COMMANDS
 from tests.support.cli import provisioner, query
 from tests.support.infisical import simulated
 from tests.support.operators import ask, one_of_each, postpone

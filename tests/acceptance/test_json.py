@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from provisioner.cli import COMMANDS, load_command
+from provisioner.cli import load_command
+from provisioner.cli.commands import COMMANDS
 from tests.support.cli import provisioner
 from tests.support.infisical import simulated
 from tests.support.operators import one_of_each

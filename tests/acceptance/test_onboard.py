@@ -215,7 +215,7 @@ def test_projects_without_the_identity_are_told(database: Database, infisical: I
     file.write_text("project_id\n" + "\n".join(infisical.projects[:2]) + "\n")
     variables = {**infisical.variables, **QUICK, "PROVISIONER_RETRY__MAX_ATTEMPTS": "1"}
     done = provisioner("onboard", file, "--yes", database=database, more=variables)
-    assert "1 of 2 lack the machine identity" in done.stdout
+    assert "1 of 2 lacks the machine identity, or does not exist" in done.stdout
 
 
 @pytest.mark.parametrize(

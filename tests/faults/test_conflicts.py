@@ -41,7 +41,7 @@ class Rivals:
         left = set(projects)
         creates = self.it.simulator.world.creates
         while left:
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(0.005)  # an answer that is lost tells nobody
             for one in creates:
                 if one.project_id in left and one.fault is not None:
                     left.remove(one.project_id)

@@ -101,8 +101,11 @@ async def test_an_older_infisical_is_asked_by_its_own_route(database: Database) 
         ("gone", "there is no such secret"),
     ],
 )
-async def test_a_secret_that_may_not_be_read_fails_its_requests(database: Database, access: str, said: str) -> None:
+async def test_a_secret_that_may_not_be_read_fails_its_requests(
+    database: Database, monkeypatch: pytest.MonkeyPatch, access: str, said: str
+) -> None:
     """403 and 404 are `credential_unreadable`; the message says where the secret should be, others are not touched."""
+    monkeypatch.setattr("provisioner.credentials.fetched.PAUSE", 3600.0)  # it is read once, however long all this takes
     async with Fleet(database.url, selfhosted(), settings=QUICK) as fleet:
         if access == "gone":
             plant(fleet, GOOD, name="OTHER")

@@ -241,7 +241,7 @@ async def test_what_workers_record_nobody_else_writes(database: Database, change
     async with Fleet(database.url, Options(mode="self-hosted", projects=1)) as it:
         await it.insert(1)
         await it.session.execute("RESET provisioner.recording")
-        with pytest.raises(asyncpg.ObjectNotInPrerequisiteStateError, match="are what workers record"):
+        with pytest.raises(asyncpg.ObjectNotInPrerequisiteStateError, match="only workers may change"):
             await it.session.execute(f"UPDATE provisioner.connection_requests SET {change}")
 
 

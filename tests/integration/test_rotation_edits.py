@@ -92,7 +92,7 @@ async def test_what_it_was_made_with_stays(database: Database, assignment: str, 
     """The refusal names the column, and what to do instead."""
     async with fleet(database) as it:
         await made(it)
-        with pytest.raises(asyncpg.ObjectNotInPrerequisiteStateError, match=f"made with its {column}:") as refused:
+        with pytest.raises(asyncpg.ObjectNotInPrerequisiteStateError, match=f"created with its {column}:") as refused:
             await edit(it, assignment)
         assert "Insert another request" in str(refused.value.hint)
 
@@ -103,7 +103,7 @@ async def test_what_workers_record_is_theirs(database: Database) -> None:
         await made(it)
         await it.session.execute("SET provisioner.recording = 'off'")  # tests may write what workers record
         for column in ("rotation_id = gen_random_uuid()", "status = 'failed'", "left_behind = 'a key'", "attempts = 9"):
-            with pytest.raises(asyncpg.ObjectNotInPrerequisiteStateError, match="what workers record"):
+            with pytest.raises(asyncpg.ObjectNotInPrerequisiteStateError, match="only workers may change"):
                 await edit(it, column)
         async with it.session.transaction():
             await it.session.execute("SET LOCAL provisioner.recording = 'on'")

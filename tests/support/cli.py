@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from tests.support.forking import MOST, Forked, call, is_early
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from tests.support.postgres import Database
 
@@ -35,9 +35,27 @@ def provisioner(
     """Run a command to its end, as a process of its own; `given` is its standard input."""
     if is_early(more or {}) or len(given) > MOST:
         return script(*arguments, database=database, given=given, cwd=cwd, more=more)
-    words = [str(argument) for argument in arguments]
-    status, out, err = call(words, env=environment(database, **(more or {})), cwd=str(cwd or "/"), given=given)
-    return subprocess.CompletedProcess([SCRIPT, *words], status, out.decode(), err.decode())
+    return forked(
+        [str(argument) for argument in arguments], environment(database, **(more or {})), given=given, cwd=cwd
+    )
+
+
+def forked(
+    arguments: Sequence[str],
+    environ: Mapping[str, str],
+    *,
+    given: bytes = b"",
+    cwd: Path | None = None,
+    instead: Mapping[str, str] | None = None,
+    prepare: Callable[..., object] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end in just this environment, on another machine if need be: see `tests.support.forking`.
+
+    What Python itself reads when it starts (the locale, `PYTHON…`) is not read again.
+    """
+    status, out, err = call(arguments, env=environ, cwd=cwd or "/", given=given, instead=instead, prepare=prepare)
+    said = (stream.decode("utf-8", "replace") for stream in (out, err))
+    return subprocess.CompletedProcess([SCRIPT, *arguments], status, *said)
 
 
 def script(

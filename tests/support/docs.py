@@ -8,8 +8,9 @@ from typing import Any, Final
 
 from typer import main as typer_main
 
-from provisioner.cli import COMMANDS, app, load_command
-from provisioner.observe.catalogue import metrics_table
+from provisioner.cli import app, load_command
+from provisioner.cli.commands import COMMANDS
+from provisioner.observe.catalogue import METRICS
 from provisioner.settings.shape import settings_table
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -45,7 +46,7 @@ def pages() -> list[Path]:
 
 def commands_table() -> str:
     """Every command in one line."""
-    rows = [f"| [`{name}`](#provisioner-{name}) | {summary} |" for name, summary in COMMANDS.items()]
+    rows = [f"| [`{name}`](#provisioner-{name}) | {command.summary} |" for name, command in COMMANDS.items()]
     return "\n".join(["| command | what it does |", "|---|---|", *rows])
 
 
@@ -53,6 +54,16 @@ def commands_reference() -> str:
     """Every command's own help."""
     sections = [part for name in COMMANDS for part in _command(load_command(name), f"provisioner {name}", "##")]
     return "\n\n".join(sections)
+
+
+def metrics_table() -> str:
+    """All metrics, and what they mean."""
+    rows = ["| metric | kind | unit | labels | meaning |", "|---|---|---|---|---|"]
+    for metric in METRICS:
+        labels = ", ".join(f"`{label}`" for label in metric.labels) or "none"
+        kind = f"{metric.kind}, shared" if metric.shared else str(metric.kind)
+        rows.append(f"| `{metric.full_name}` | {kind} | {metric.unit} | {labels} | {metric.help} |")
+    return "\n".join(rows)
 
 
 def exit_statuses() -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import asyncio
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -176,6 +176,6 @@ async def served(
 ) -> AsyncIterator[str]:
     """Serve the answers; gives the URL."""
     health = Health(lambda: answers.vitals, poll=1.0)
-    port = StatusPort(sources_of(answers, health), monotonic=time.monotonic, stream_time=stream_time)
+    port = StatusPort(sources_of(answers, health), monotonic=asyncio.get_running_loop().time, stream_time=stream_time)
     async with serving(port, host, number, header_time=header_time) as bound:
         yield f"http://127.0.0.1:{bound}"

@@ -90,9 +90,10 @@ class Preview:
         if done:
             yield f"{self.known.total():>9,} requested earlier: {done}"
         if self.strangers:
+            lack, exist = ("lacks", "does") if len(self.strangers) == 1 else ("lack", "do")
             yield (
-                f"{len(self.strangers):>9,} of {self.requests:,} lack the machine identity: add it to the project with "
-                "a role that may create app connections"
+                f"{len(self.strangers):>9,} of {self.requests:,} {lack} the machine identity, or {exist} not exist:"
+                " add it to the project with a role that may create app connections"
             )
             yield from _some(self.strangers)
         for reason, count in self.blocked.most_common():

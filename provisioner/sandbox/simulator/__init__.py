@@ -1,7 +1,7 @@
 """A simulated Infisical that speaks real HTTP on the loopback address.
 
-`Simulator` serves, `Options` says how. Importing this package alone loads neither aiohttp nor the server, so the
-command line can name the faults in its help without paying for them.
+`Simulator` serves, `Options` configures it. Importing this package alone loads neither aiohttp nor the server, so the
+command line can name the faults in its help cheaply.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ __all__ = ["Options", "Simulator"]
 
 
 def __getattr__(name: str) -> Any:
-    """Load `Simulator` and `Options` when they are first asked for."""
+    """Load `Simulator` and `Options` when they are first used."""
     if name == "Simulator":
         from provisioner.sandbox.simulator.app import Simulator  # noqa: PLC0415 - heavy, and --help must be quick
 
