@@ -133,7 +133,7 @@ def test_arrows_point_down() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("file", ["ports.py", "ports_beside.py"])
+@pytest.mark.parametrize("file", ["ports.py", "background_ports.py"])
 def test_ports_are_protocols_only(file: str) -> None:
     """The worker's needs are protocols; the values they exchange are defined elsewhere."""
     body = parsed(PACKAGE / "core" / file).body
