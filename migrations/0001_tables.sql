@@ -747,3 +747,14 @@ UNION ALL
 SELECT f.id FROM provisioner.in_flight AS f;
 
 COMMENT ON VIEW provisioner.places IS 'The requests that have a place: that wait, stand in line, or are in flight';
+
+-- A rotation and its connection's end may be written at the same moment, by transactions that do not see each other. The
+-- sweep lets the rotation follow.
+CREATE VIEW provisioner.overlooked AS
+SELECT w.id
+FROM provisioner.waiting AS w
+JOIN provisioner.rotation_requests AS r ON r.id = w.id
+JOIN provisioner.connection_requests AS c ON c.target = r.target AND c.project_id = r.project_id AND c.name = r.connection
+WHERE w.quarantine = 'connection' AND c.status <> 'pending';
+
+COMMENT ON VIEW provisioner.overlooked IS 'Rotations that still wait for a connection whose request has ended';

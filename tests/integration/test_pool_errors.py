@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+import asyncpg
 import pytest
 
 from provisioner.core.errors import (
@@ -67,6 +69,18 @@ async def test_what_the_database_says_is_translated(
         await pool.fetch(statement, *arguments)
     assert type(caught.value) is kind
     assert "\n" not in str(caught.value)
+
+
+async def test_a_lost_connection_is_told_without_the_drivers_words(pool: Pool) -> None:
+    """A transaction whose connection is gone says that, and not how the driver keeps count of its states."""
+    with pytest.raises(DatabaseUnavailable, match=r"^the connection was lost \(InterfaceError\)$"):
+        await _lose_it(pool)
+
+
+async def _lose_it(pool: Pool) -> None:
+    async with pool.acquire() as connection, connection.transaction():
+        with suppress(asyncpg.PostgresError):
+            await connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
 
 
 async def test_what_once_worked_is_waited_for(empty_database: Database) -> None:

@@ -498,3 +498,29 @@ async def test_keys_cannot_be_revoked_while_openrouter_is_away(database: Databas
         state = it.simulator.state()
         assert (len(state["rotations"]), len(state["secrets"]), len(state["keys"])) == (0, 0, 0)
         assert gone["left_behind"] is None
+
+
+@pytest.mark.parametrize(("ends", "becomes"), [("succeeded", "succeeded"), ("failed", "failed")])
+async def test_a_connection_that_ends_at_the_same_moment(database: Database, ends: str, becomes: str) -> None:
+    """Two transactions that do not see each other leave the rotation waiting; a worker lets it follow, even a drain."""
+    async with fleet(database) as it, connected(database.url) as other:
+        connection = await connect(it)
+        async with it.session.transaction():
+            request = await ask(it)
+            # The worker that makes the connection has ended it before this transaction is committed.
+            made = it.simulator.world.insert(
+                name="openrouter", description=None, project_id=it.simulator.projects[0], api_key="sk-or-v1-good"
+            )
+            await other.execute("DELETE FROM provisioner.waiting WHERE id = $1", connection)
+            await other.execute(
+                "UPDATE provisioner.connection_requests SET status = $2, connection_id = $3 WHERE id = $1",
+                connection,
+                ends,
+                made.id,
+            )
+        state = "SELECT state, waits_for FROM provisioner.rotation_status"
+        assert await it.one(state) == ("waiting", "openrouter")
+        await it.start()
+        assert (await it.becomes(request, becomes))["error_code"] == (
+            None if ends == "succeeded" else "connection_failed"
+        )
