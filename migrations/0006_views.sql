@@ -404,7 +404,8 @@ WHERE h.quarantined_since IS NOT NULL;
 
 COMMENT ON VIEW provisioner.quarantined_credentials IS 'Credentials whose API key is refused: correct the key, and their requests go on';
 
--- The tables behind the requests, for roles that only see their own requests; they have the same columns. See `own.py`.
+-- The tables behind the requests, for roles that only see their own requests; they have the same columns. Statements read
+-- them where they say `{own}`, see `queries.py`.
 CREATE VIEW provisioner.own_requests WITH (security_barrier) AS
 SELECT q.* FROM provisioner.requests AS q WHERE q.requested_by = current_user;
 

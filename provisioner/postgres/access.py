@@ -7,14 +7,23 @@ The rights are plain privileges on the objects of the schema. They also determin
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from provisioner.core.errors import DatabaseUnusable, SchemaMismatch
-from provisioner.postgres.own import NARROWED
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
 
+if TYPE_CHECKING:
+    import asyncpg
+    from asyncpg.pool import PoolConnectionProxy
+
 _SQL: Final = "access"
+
+# Each has a view `own_…`; see `migrations/0006_views.sql`.
+NARROWED: Final = (
+    *("ready", "waiting", "in_flight", "attempt_state", "sent_creates", "unrecorded", "attempts", "drifts", "requests"),
+    *("listed_requests", "listed_rotations", "credential_health", "project_health", "quarantined_credentials"),
+)
 
 
 class Kind(StrEnum):
@@ -223,6 +232,12 @@ class Change:
 
     statements: tuple[str, ...]
     warnings: tuple[str, ...]
+
+
+async def sees_all(database: "Database | PoolConnectionProxy[asyncpg.Record]") -> bool:
+    """Return whether our role sees every request. Raises `DatabaseUnavailable` and `DatabaseUnusable`."""
+    row = await database.fetchrow(statements(_SQL)["sees_all"])
+    return bool(row and row["sees_all"])
 
 
 async def plan(database: Database, *, grants: Mapping[str, Collection[Kind]], revokes: Collection[str]) -> Change:

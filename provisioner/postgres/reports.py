@@ -1,9 +1,11 @@
 """Read what people and probes are told: progress, pace, and problems."""
 
 from collections.abc import Collection, Iterable, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from provisioner.core.concurrency import CLIFF_MEMORY
+from provisioner.core.history import HOURS, MINUTES, History, Slot, without_gaps
 from provisioner.core.queue_values import OperatorLimit
 from provisioner.core.reports import (
     EMPTY,
@@ -23,7 +25,7 @@ from provisioner.core.reports import (
     WorkerReport,
     Workers,
 )
-from provisioner.postgres.own import sees_all
+from provisioner.postgres.access import sees_all
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
 
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
 _SQL: Final = "reports"
+MINUTE: Final = timedelta(minutes=1)
+HOUR: Final = timedelta(hours=1)
 
 
 __all__ = [
@@ -47,6 +51,7 @@ __all__ = [
     "WorkerReport",
     "Workers",
     "read_gauges",
+    "read_history",
     "read_leftovers",
     "read_outlook",
     "read_status",
@@ -142,6 +147,25 @@ async def read_leftovers(database: Database, targets: Collection[str]) -> Leftov
         scheduled=sum(found.get("scheduled", {}).values()),
         unfinished=sum(found.get("unfinished", {}).values()),
         unrecorded=sum(found.get("unrecorded", {}).values()),
+    )
+
+
+async def read_history(database: Database) -> History:
+    """Return the last hours and days of all targets. Raises `DatabaseUnavailable` and `DatabaseUnusable`."""
+    sql = statements(_SQL)
+    found: dict[int, list[Slot]] = {60: [], 3600: []}
+    async with (
+        database.acquire() as connection,
+        connection.transaction(isolation="repeatable_read", readonly=True),
+    ):
+        await database.set_up(connection)
+        now = await connection.fetchval(sql["now"])
+        for row in await connection.fetch(sql["history"], MINUTE * MINUTES, HOUR * HOURS):
+            values = dict(row)
+            found[values.pop("span")].append(Slot(**values))
+    return History(
+        minutes=without_gaps(found[60], now=now, span=MINUTE, number=MINUTES),
+        hours=without_gaps(found[3600], now=now, span=HOUR, number=HOURS),
     )
 
 

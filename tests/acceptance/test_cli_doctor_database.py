@@ -206,3 +206,12 @@ def test_a_password_file_that_is_ignored_is_told(database: Database, tmp_path: P
     assert done.returncode == 1
     assert "chmod 0600" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_an_operators_limit_is_told_before_infisicals_is_known(database: Database) -> None:
+    """Whoever slows a target down before its first create sees that it holds."""
+    assert provisioner("limit", "default", "--writes", "60/min", database=database).returncode == 0
+    done = provisioner("doctor", "--json", database=database)
+    (limit,) = [check for check in json.loads(done.stdout)["checks"] if check["name"] == "limit"]
+    assert limit["verdict"] == "ok"
+    assert limit["said"] == "default is limited to 60 writes in 60 s by provisioner"

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from provisioner.core.history import HOURS, MINUTES, Slot, total
-from provisioner.postgres.history import read_history
 from provisioner.postgres.pool import Database as Pool
 from provisioner.postgres.queue import PostgresQueue
-from provisioner.postgres.reports import read_status
+from provisioner.postgres.reports import read_history, read_status
 from provisioner.worker import maintenance
 from tests.support import eventually
 from tests.support.builders import project

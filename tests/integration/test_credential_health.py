@@ -13,7 +13,7 @@ from provisioner.core.secret import Secret
 from provisioner.postgres.credential_health import SharedCredentialHealth
 from provisioner.postgres.pool import Database as Pool
 from provisioner.postgres.reports import read_status
-from provisioner.postgres.target_incidents import SharedIncidents
+from provisioner.postgres.shared import SharedIncidents
 from tests.support.sessions import count, insert, insert_many, row_of
 
 if TYPE_CHECKING:

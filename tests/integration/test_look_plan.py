@@ -19,11 +19,10 @@ from provisioner.postgres.browse import exporting, requested_targets, unknown_ba
 from provisioner.postgres.candidates import is_narrow
 from provisioner.postgres.desired_changes import TakesTooLong, outdated
 from provisioner.postgres.filters import Filter
-from provisioner.postgres.history import read_history
 from provisioner.postgres.pool import Database as Pool
 from provisioner.postgres.queries import statements
 from provisioner.postgres.queue import PostgresQueue
-from provisioner.postgres.reports import read_gauges, read_leftovers, read_outlook, read_status
+from provisioner.postgres.reports import read_gauges, read_history, read_leftovers, read_outlook, read_status
 from provisioner.postgres.search import find, page, read_request
 from tests.benchmarks.crowd import gather
 from tests.support import eventually

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
+from provisioner.postgres.search import read_request
 from provisioner.sandbox.audit import audit_rotations
 from provisioner.sandbox.simulator import Options
 from tests.support.cli import provisioner, query
 from tests.support.fleet import Fleet
 from tests.support.rotations import QUICK, ROUTE, ask, connect, fleet
+from tests.support.sessions import opened
 from tests.support.ways import daemon
 
 if TYPE_CHECKING:
@@ -122,6 +124,10 @@ async def test_the_daemon_verifies_rotations_too(database: Database) -> None:
             "r.id, r.verified_at = v.started_at FROM provisioner.rotation_status AS r, provisioner.verify_rounds AS v"
         )
         assert query(database, f"SELECT {verified} WHERE v.target = 'default/rotations'") == f"{request}|t"
+        async with opened(database) as ours:
+            story = await read_request(ours, request)
+        assert story is not None
+        assert (story.drift, story.verified_at is not None) == ("rescheduled", True)
         told = provisioner("status", database=database)
         assert told.returncode == 1
         assert "1 rotation is not as recorded in Infisical" in " ".join(told.stdout.split())

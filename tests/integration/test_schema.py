@@ -14,7 +14,7 @@ from tests.support import eventually
 from tests.support.builders import project
 from tests.support.operators import finish, postpone
 from tests.support.postgres import Database
-from tests.support.sessions import TABLE, count, insert, places
+from tests.support.sessions import TABLE, count, insert, places, take
 
 if TYPE_CHECKING:
     from tests.support.sessions import Session
@@ -56,17 +56,6 @@ async def heard(database: Database) -> AsyncIterator[list[str]]:
     await connection.add_listener(CHANNEL, lambda *said: payloads.append(str(said[-1])))
     yield payloads
     await connection.close()
-
-
-async def take(session: "Session", request: int, *, attempt: int = 1) -> None:
-    """Put a request that is ready into flight, as a claim does."""
-    await session.execute(
-        "WITH gone AS (DELETE FROM provisioner.ready WHERE id = $1 RETURNING *)"
-        " INSERT INTO provisioner.in_flight (id, attempt, worker, target, rank, project_id, claimed_at)"
-        " SELECT id, $2, 1, target, rank, project_id, now() FROM gone",
-        request,
-        attempt,
-    )
 
 
 async def fence(session: "Session", heard: list[str]) -> list[str]:

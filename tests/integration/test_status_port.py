@@ -21,9 +21,8 @@ from provisioner.observe.connection_limits import MOST
 from provisioner.observe.health import Health
 from provisioner.observe.meter import Meter
 from provisioner.observe.web import STREAMS, PortUnusable, Sources, StatusPort, serving
-from provisioner.postgres.history import read_history
 from provisioner.postgres.pool import Database
-from provisioner.postgres.reports import read_gauges, read_status
+from provisioner.postgres.reports import read_gauges, read_history, read_status
 from provisioner.postgres.search import find, read_request
 from provisioner.sandbox.simulator import Options
 from tests.support import eventually

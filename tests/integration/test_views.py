@@ -6,21 +6,10 @@ from typing import TYPE_CHECKING
 import asyncpg
 
 from tests.support.postgres import Database
-from tests.support.sessions import count, insert
+from tests.support.sessions import count, insert, take
 
 if TYPE_CHECKING:
     from tests.support.sessions import Session
-
-
-async def take(session: "Session", request: int, *, attempt: int = 1) -> None:
-    """Put a request that is ready into flight, as a claim does."""
-    await session.execute(
-        "WITH gone AS (DELETE FROM provisioner.ready WHERE id = $1 RETURNING *)"
-        " INSERT INTO provisioner.in_flight (id, attempt, worker, target, rank, project_id, claimed_at)"
-        " SELECT id, $2, 1, target, rank, project_id, now() FROM gone",
-        request,
-        attempt,
-    )
 
 
 class TestViews:

@@ -10,10 +10,11 @@ import asyncio
 import struct
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 from urllib.parse import urlsplit, urlunsplit
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
     from types import TracebackType
 
 Severity = Literal["ERROR", "FATAL", "PANIC"]
@@ -57,17 +58,13 @@ class _Session:
     refusing: bool = False  # everything up to the next Sync belongs to a statement that was refused
 
 
-class ScriptedServer:
-    """Stands in front of the server at `port`, in the event loop of the test."""
+class Relay:
+    """Stands in front of the server at `port`, in the event loop of the test, until the end of the block."""
 
     def __init__(self, port: int) -> None:
         self._target = port
         self._listener: asyncio.Server | None = None
-        self._sessions: set[_Session] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._strike: Strike | None = None
-        self.stubborn = False
-        self.begun: list[bytes] = []  # what sessions said in the beginning
 
     async def __aenter__(self) -> Self:
         self._listener = await asyncio.start_server(self._accept, HOST, 0)
@@ -83,10 +80,47 @@ class ScriptedServer:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def url(self, url: str) -> str:
-        """The same database, by way of this server."""
+        """The same database, by this way."""
         parts = urlsplit(url)
         port = self._listener.sockets[0].getsockname()[1] if self._listener else 0
         return urlunsplit(parts._replace(netloc=parts.netloc.rpartition(":")[0] + f":{port}"))
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            with suppress(ConnectionError, asyncio.IncompleteReadError):
+                await self._serve(reader, writer)
+        except asyncio.CancelledError:
+            return  # the block ends; asyncio would print what nobody wants to know
+        finally:
+            self._tasks.discard(task)
+            writer.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve a client until it has gone."""
+        raise NotImplementedError
+
+    @staticmethod
+    async def _both(up: Coroutine[Any, Any, None], down: Coroutine[Any, Any, None]) -> None:
+        """Carry in both directions, until one of them has ended."""
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(up), group.create_task(down)]
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                task.cancel()
+
+
+class ScriptedServer(Relay):
+    """A server that says what it is told to."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(port)
+        self._sessions: set[_Session] = set()
+        self._strike: Strike | None = None
+        self.stubborn = False
+        self.begun: list[bytes] = []  # what sessions said in the beginning
 
     def plan(self, strike: Strike | None, *, stubborn: bool = False) -> None:
         """Let the next one who comes to that moment meet the error; with `stubborn` everyone until the next plan."""
@@ -99,19 +133,6 @@ class ScriptedServer:
             session.client.close()
             session.server.close()
         strike.struck.set()
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        try:
-            with suppress(ConnectionError, asyncio.IncompleteReadError):
-                await self._serve(reader, writer)
-        except asyncio.CancelledError:
-            return  # asyncio would print what nobody wants to know
-        finally:
-            self._tasks.discard(task)
-            writer.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
@@ -132,12 +153,7 @@ class ScriptedServer:
         session = _Session(writer, server)
         self._sessions.add(session)
         try:
-            async with asyncio.TaskGroup() as group:
-                up = group.create_task(self._upwards(session, reader))
-                down = group.create_task(self._downwards(session, server_reader))
-                await asyncio.wait((up, down), return_when=asyncio.FIRST_COMPLETED)
-                up.cancel()
-                down.cancel()
+            await self._both(self._upwards(session, reader), self._downwards(session, server_reader))
         finally:
             self._sessions.discard(session)
             server.close()

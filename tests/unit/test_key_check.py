@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from provisioner.core.key_check import KeyKind, verdict_of
-from provisioner.core.key_health import REFUSALS, KeyHealth, due_probe, found_invalid
+from provisioner.core.key_health import FIRST_PROBE, REFUSALS, KeyHealth, due_probe, found_invalid
 from tests.support.builders import at
 
 REFUSED = {"error": {"message": "User not found.", "code": 401}}
@@ -45,6 +45,7 @@ def test_a_condemned_key_is_quarantined_at_once() -> None:
     assert newly
     assert first.is_quarantined
     assert (first.refusals, first.accepted_at, first.reason) == (REFUSALS, None, "inference")
+    assert first.probe_at == at(1) + FIRST_PROBE
     probing = due_probe(first, at(100))
     assert probing is not None
     again, newly = found_invalid(probing, "still", at(101))

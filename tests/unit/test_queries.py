@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from provisioner.postgres.own import NARROWED
+from provisioner.postgres.access import NARROWED
 from provisioner.postgres.queries import CONNECTIONS, ROTATIONS, Words, statements
 
 FILES = sorted(
