@@ -534,8 +534,10 @@ async def test_two_rotations_that_end_at_the_same_moment(database: Database) -> 
         await it.start()
         await it.until("SELECT status FROM provisioner.connection_requests", "succeeded")
         await it.stop()
-        recorded = {"status": "succeeded", "rotation_id": uuid4()}
-        one, two = [await ask(it, environment=environment, **recorded) for environment in ("dev", "prod")]
+        one, two = [
+            await ask(it, environment=environment, status="succeeded", rotation_id=uuid4())
+            for environment in ("dev", "prod")
+        ]
         await it.session.execute("SELECT provisioner.remove(ARRAY [$1::bigint])", connection)
         ended = "UPDATE provisioner.rotation_requests SET status = 'removed', rotation_id = NULL WHERE id = $1"
         await it.session.execute("DELETE FROM provisioner.waiting WHERE id >= $1", one)
