@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import pytest
 
@@ -524,3 +525,28 @@ async def test_a_connection_that_ends_at_the_same_moment(database: Database, end
         assert (await it.becomes(request, becomes))["error_code"] == (
             None if ends == "succeeded" else "connection_failed"
         )
+
+
+async def test_two_rotations_that_end_at_the_same_moment(database: Database) -> None:
+    """Neither transaction sees that it is the last one; the removal of their connection goes on all the same."""
+    async with fleet(database) as it, connected(database.url) as other:
+        connection = await connect(it)
+        await it.start()
+        await it.until("SELECT status FROM provisioner.connection_requests", "succeeded")
+        await it.stop()
+        one, two = [
+            await ask(it, environment=environment, status="succeeded", rotation_id=uuid4())
+            for environment in ("dev", "prod")
+        ]
+        await it.session.execute("SELECT provisioner.remove(ARRAY [$1::bigint])", connection)
+        ended = "UPDATE provisioner.rotation_requests SET status = 'removed', rotation_id = NULL WHERE id = $1"
+        await it.session.execute("DELETE FROM provisioner.waiting WHERE id >= $1", one)
+        async with it.session.transaction(), other.transaction():
+            await it.session.execute(ended, one)
+            await other.execute(ended, two)
+        waits = "SELECT quarantine FROM provisioner.waiting"
+        assert await it.one(waits) == ("rotations",)
+        # As the sweep does, once it comes by.
+        assert await it.value("SELECT provisioner.put_in_line(m.ids) FROM provisioner.misplaced(0, 100) AS m") == 1
+        await it.start()
+        await it.until("SELECT status FROM provisioner.connection_requests", "removed")
