@@ -1,4 +1,4 @@
-"""The console script as its users run it, and a look into the database behind its back."""
+"""Run the console script as users do, and read the database behind its back."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SCRIPT = Path(sys.executable).parent / "provisioner"
 
 
 def environment(database: Database | None = None, **more: str) -> dict[str, str]:
-    """Return what the console script sees: nothing of ours, and the database if there is one."""
+    """Return the console script's environment: without our variables, with the database if there is one."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "LC_ALL") if name in os.environ}
     url = {"PROVISIONER_DATABASE_URL": database.url} if database else {}
     return {**kept, **url, **more}
@@ -32,7 +32,7 @@ def provisioner(
     cwd: Path | None = None,
     more: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end, as a process of its own; `given` is its standard input."""
+    """Run a command in its own process; `given` is its standard input."""
     if is_early(more or {}) or len(given) > MOST:
         return script(*arguments, database=database, given=given, cwd=cwd, more=more)
     return forked(
@@ -65,7 +65,7 @@ def script(
     cwd: Path | None = None,
     more: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run the console script itself to its end, start and all."""
+    """Run the console script itself, including its start."""
     done = subprocess.run(  # noqa: S603  # our own arguments
         [SCRIPT, *arguments],
         input=given,

@@ -21,7 +21,7 @@ _BLOCK = re.compile(r"^```console\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
 def commands(text: str) -> list[str]:
-    """The commands that a page tells its readers to type, in order: what follows `$ ` in console blocks."""
+    """The commands that readers of a page type, in order: what follows `$ ` in console blocks."""
     return [
         command.strip()
         for block in _BLOCK.findall(text)
@@ -67,7 +67,7 @@ def metrics_table() -> str:
 
 
 def exit_statuses() -> str:
-    """What the exit statuses mean, as the help says it."""
+    """The meaning of the exit statuses, as in the help."""
     return str(typer_main.get_command(app).epilog)
 
 

@@ -26,7 +26,7 @@ READY: Final = b"Z\0\0\0\x05"
 
 
 def error_response(sqlstate: str, severity: Severity, said: str) -> bytes:
-    """What a server says that something went wrong."""
+    """A server's error message."""
     fields = {"S": severity, "V": severity, "C": sqlstate, "M": said}
     body = b"".join(name.encode() + value.encode() + b"\0" for name, value in fields.items()) + b"\0"
     return b"E" + struct.pack("!i", len(body) + 4) + body
@@ -43,7 +43,7 @@ class Strike:
     struck: asyncio.Event = field(default_factory=asyncio.Event)
 
     def message(self) -> bytes:
-        """It, as it is sent."""
+        """The message in its wire format."""
         return error_response(self.sqlstate, self.severity, self.said)
 
 
@@ -123,11 +123,11 @@ class ScriptedServer(Relay):
         self.begun: list[bytes] = []  # what sessions said in the beginning
 
     def plan(self, strike: Strike | None, *, stubborn: bool = False) -> None:
-        """Let the next one who comes to that moment meet the error; with `stubborn` everyone until the next plan."""
+        """The next session at that moment gets the error; with `stubborn` every session, until the next plan."""
         self._strike, self.stubborn = strike, stubborn
 
     def interrupt(self, strike: Strike) -> None:
-        """Tell every session, whatever it is at, and end it."""
+        """Send the error to every session, whatever it is doing, and end it."""
         for session in tuple(self._sessions):
             session.client.write(strike.message())
             session.client.close()
