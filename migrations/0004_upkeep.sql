@@ -205,6 +205,8 @@ BEGIN
             NULL;  -- somebody's trigger refuses it; `doctor` names it
         END;
     END LOOP;
+    UPDATE provisioner.waiting AS w SET run_at = now(), quarantine = NULL
+    WHERE w.id = ANY (overlooked) AND w.quarantine = 'rotations';
     PERFORM provisioner.follow_connections(overlooked);
     RETURN broken + cardinality(overlooked) + provisioner.place(ids);
 END

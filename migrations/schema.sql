@@ -813,6 +813,8 @@ BEGIN
             NULL;  -- somebody's trigger refuses it; `doctor` names it
         END;
     END LOOP;
+    UPDATE provisioner.waiting AS w SET run_at = now(), quarantine = NULL
+    WHERE w.id = ANY (overlooked) AND w.quarantine = 'rotations';
     PERFORM provisioner.follow_connections(overlooked);
     RETURN broken + cardinality(overlooked) + provisioner.place(ids);
 END
@@ -2844,9 +2846,16 @@ CREATE VIEW provisioner.overlooked AS
    FROM ((provisioner.waiting w
      JOIN provisioner.rotation_requests r ON ((r.id = w.id)))
      JOIN provisioner.connection_requests c ON (((c.target = r.target) AND (c.project_id = r.project_id) AND (c.name = r.connection))))
-  WHERE ((w.quarantine = 'connection'::text) AND (c.status <> 'pending'::text));
+  WHERE ((w.quarantine = 'connection'::text) AND (c.status <> 'pending'::text))
+UNION ALL
+ SELECT w.id
+   FROM (provisioner.waiting w
+     JOIN provisioner.connection_requests c ON ((c.id = w.id)))
+  WHERE ((w.quarantine = 'rotations'::text) AND (NOT (EXISTS ( SELECT
+           FROM provisioner.rotation_requests r
+          WHERE ((r.target = c.target) AND (r.project_id = c.project_id) AND (r.connection = c.name) AND (r.wanted = 'absent'::text) AND (r.status = 'pending'::text))))));
 
-COMMENT ON VIEW provisioner.overlooked IS 'Rotations that still wait for a connection whose request has ended';
+COMMENT ON VIEW provisioner.overlooked IS 'Requests that still wait for a connection, or for rotations, whose requests have ended';
 
 CREATE VIEW provisioner.own_attempt_state WITH (security_barrier='true') AS
  SELECT id,

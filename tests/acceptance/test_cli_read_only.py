@@ -28,7 +28,7 @@ COUNT = "SELECT count(*) FROM provisioner.connection_requests"
 
 @pytest.fixture
 def large_file(tmp_path: Path) -> Path:
-    """Make a file that is larger than what is kept in memory before it goes to the disk."""
+    """Make a file that is too large to be kept in memory before it goes to the disk."""
     file = tmp_path / "projects.csv"
     with file.open("w") as stream:
         stream.write("project_id,description\n")
@@ -52,7 +52,7 @@ def test_a_large_file_is_submitted_without_a_place_for_temporary_files(
 
 
 def test_a_full_disk_of_temporary_files_is_told(database: Database, large_file: Path) -> None:
-    """A temporary file that has no room is told for what it is, and not taken for trouble with the file."""
+    """A temporary file without room is reported as such, and not as trouble with the input."""
     done = forked(["submit", str(large_file)], environment(database), prepare=partial(little_room, 9 << 20))
     assert done.returncode == 1
     assert done.stderr == (
@@ -61,9 +61,9 @@ def test_a_full_disk_of_temporary_files_is_told(database: Database, large_file: 
     )
 
 
-@pytest.mark.soak  # how much memory an interpreter takes beside others decides what is told first
+@pytest.mark.soak  # memory taken by the interpreter determines what is reported first
 def test_a_file_larger_than_the_memory_is_told(database: Database, large_file: Path) -> None:
-    """Where there is neither a disk nor memory for it, the message says what to do."""
+    """With neither disk nor memory for it, the message says what to do."""
     # Line by line: what is freed here would be room for the copy of this process, whatever its limit.
     # Several times what a process that ran many tests has free without asking for more.
     noise = os.urandom(1 << 20).hex()
@@ -81,7 +81,7 @@ def test_a_file_larger_than_the_memory_is_told(database: Database, large_file: P
 
 
 def test_a_file_is_planned_without_a_place_for_temporary_files(database: Database, tmp_path: Path) -> None:
-    """`plan` sorts what is asked for, and needs no disk for it either."""
+    """`plan` sorts its lines, and needs no disk for that either."""
     file = tmp_path / "projects.csv"
     file.write_text("project_id,target\n" + "".join(f"{UUID(int=number)},nowhere\n" for number in range(LINES)))
     done = subprocess.run(  # noqa: S603  # our own arguments

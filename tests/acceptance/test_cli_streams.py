@@ -1,4 +1,4 @@
-"""Full, closed and broken outputs: one line where there is room for it, and never a traceback."""
+"""Full, closed and broken outputs: one line if there is room for it, and never a traceback."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def asked(arguments: list[str], file: str) -> list[str]:
 
 @pytest.mark.parametrize("place", [FULL, CLOSED])
 def test_an_output_that_takes_nothing_is_one_line_and_one(database: Database, file: str, place: str) -> None:
-    """Whatever a command prints, an output without room is told in one line of standard error, with exit status 1."""
+    """Whatever a command prints, a full output is reported in one line of standard error, with exit status 1."""
     one_of_each(database)
     reason = {FULL: "No space left on device", CLOSED: "Bad file descriptor"}[place]
     for arguments in PRINTING:
@@ -75,7 +75,7 @@ def test_an_output_that_takes_nothing_is_one_line_and_one(database: Database, fi
 
 @pytest.mark.parametrize("place", [FULL, CLOSED])
 def test_errors_that_cannot_be_told_change_no_exit_status(database: Database, file: str, place: str) -> None:
-    """Without standard error the exit status is the same, and standard output holds what it holds."""
+    """Without standard error, exit status and standard output are the same."""
     for arguments in [
         ["sbumit"],
         ["show", "4711"],
@@ -99,7 +99,7 @@ def test_no_stream_at_all_ends_in_a_status(database: Database, file: str, place:
 
 
 def test_a_closed_standard_input_is_told(database: Database) -> None:
-    """What would be read from nowhere is told by its name."""
+    """A closed input is reported by name."""
     for arguments in (["submit", "-"], ["plan", "-"]):
         done = forked(arguments, environment(database), instead={"stdin": CLOSED})
         assert (done.returncode, done.stdout) == (1, "")
@@ -138,7 +138,7 @@ def test_the_script_itself_ends_as_well(shell: str, status: int | None, said: st
 
 @pytest.mark.parametrize("name", ["x.csv", "x.jsonl"])
 def test_a_full_disk_leaves_the_old_file(database: Database, tmp_path: Path, name: str) -> None:
-    """A file that has no room keeps what was there, and nothing is left beside it."""
+    """If there is no room for a file, its old contents stay, and nothing is left beside it."""
     one_of_each(database)
     query(
         database,

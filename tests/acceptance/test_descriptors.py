@@ -1,4 +1,4 @@
-"""Many targets on a host that allows few open files: the work is done, and nobody else is starved."""
+"""Many targets on a host that allows few open files: the work is done, and nothing else suffers."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Cloud:
 
 @asynccontextmanager
 async def targets() -> AsyncIterator[tuple[Cloud, dict[str, str]]]:
-    """Serve on as many addresses of this machine; yields what a worker has to be told of them."""
+    """Serve on that many addresses of this machine; yields a worker's settings for them."""
     cloud = Cloud()
     runner = web.ServerRunner(web.Server(cloud))
     await runner.setup()
@@ -117,6 +117,6 @@ async def test_many_targets_under_a_low_limit(database: Database, soft: int, har
             await process.wait()
         await draining
     assert cloud.created == TARGETS * EACH
-    # What is open never comes near the limit: some of it is the database's, the status port's, a file's.
+    # The number of open files stays below the limit: some belong to the database, the status port, a file.
     assert cloud.busiest <= hard - 128
     assert not [line for line in said if b'"level":"info"' not in line]

@@ -80,7 +80,7 @@ async def test_draining_begins_with_the_keys_as_they_are_now(database: Database)
 
 
 async def test_two_daemons_share_the_table(database: Database) -> None:
-    """Two daemons hear of rows that are committed while they run, share them, and stop cleanly when told to."""
+    """Two daemons are notified of rows that are committed while they run, share them, and stop cleanly when told to."""
     with (
         simulated("--mode", "self-hosted", "--any-project", "--latency", "0.02") as infisical,
         worker(database, infisical) as one,
@@ -100,7 +100,7 @@ async def test_two_daemons_share_the_table(database: Database) -> None:
 
 
 async def test_a_rolled_back_insert_leaves_nothing(database: Database) -> None:
-    """What is rolled back is never created, and what is inserted again is created once."""
+    """Rolled back rows are never created, and rows that are inserted again are created once."""
     project = "7d3f6f0e-8a39-4a6e-9d3f-0d2f4a1b5c6d"
     with simulated("--mode", "self-hosted", "--any-project") as infisical:
         query(database, f"BEGIN; {INSERT} VALUES ('{project}', 'never'); ROLLBACK")
@@ -132,7 +132,7 @@ async def test_an_unknown_name_fails_that_row_alone(database: Database, column: 
 
 
 def test_two_workers_on_a_host_need_two_addresses(database: Database) -> None:
-    """A second worker on the same port is told what to set; port 0 takes any that is free, and the log tells which."""
+    """A second worker on the same port learns what to set; port 0 takes any free port, which the log names."""
     with simulated("--projects", "1") as infisical, socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         done = provisioner("run", "--drain", "--listen", address, database=database, more=infisical.variables)

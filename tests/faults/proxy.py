@@ -1,4 +1,4 @@
-"""A wire between the workers and PostgreSQL that can be cut, can swallow what it carries, and can stop at a word."""
+"""A connection between workers and PostgreSQL that can be cut, can swallow data, and can stop at a statement."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _WISHES = {code.to_bytes(4, "big") for code in (80877103, 80877104)}
 class Trap:
     """Waits for a statement: `sprung` when it has come, and then holds that connection still until `release`.
 
-    `asked`: the statement has not reached the server. `answered`: it has been carried out, and its answer is held back.
+    `asked`: the statement has not reached the server. `answered`: it has been executed, and its answer is held back.
     """
 
     word: bytes
@@ -61,7 +61,7 @@ class _Wire:
                 return
             body, self.rest = self.rest[start + 4 : end], self.rest[end:]
             match kind:
-                case b"":  # what comes first has no kind: a wish for encryption, or the start
+                case b"":  # the first message has no type: a request for encryption, or the start
                     self.begun = body[:4] not in _WISHES
                 case b"Q":
                     yield body
@@ -107,7 +107,7 @@ class Proxy(Relay):
             wire.swallows = True
 
     def mend(self) -> None:
-        """Serve newcomers again. Who fell into the hole stays there, as behind a router that forgot a connection."""
+        """Accept connections again. Swallowed ones stay so, as behind a router that forgot a connection."""
         self._hole = self._refuses = False
 
     def trap(self, word: bytes, when: When) -> Trap:
@@ -146,7 +146,7 @@ class Proxy(Relay):
                 if not wire.swallows:
                     sink.write(chunk)
                     await sink.drain()
-        # Nobody tells a client at the other side of a hole that the server has hung up.
+        # A client behind a black hole does not learn that the server has closed the connection.
         if wire.swallows and sink is wire.client:
             await asyncio.Event().wait()
 

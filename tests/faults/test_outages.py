@@ -1,4 +1,4 @@
-"""Infisical goes away and comes back: no request fails by it, and none pays for it."""
+"""Infisical fails and recovers: no request fails because of it, and none loses attempts."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ async def test_an_outage_costs_nobody_anything(
             await eventually(lambda: all(_held(worker) for worker in workers))
             probed = _arrived(it) + 10
             await it.simulator.until(lambda: _arrived(it) >= probed, within=30)  # noqa: B023 - in this turn only
-            # What was under way, and single probes; there is work for many more.
+            # Requests in flight, and single probes; there is work for many more.
             assert len(store.creates) - creates <= MOST_CREATES
             assert await it.value(FAILURES) == 0
             made = len(store.connections)

@@ -1,4 +1,4 @@
-"""What people are told about the state of things."""
+"""The status that people see."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ WHERE e.id = q.id AND (SELECT set_config('provisioner.recording', 'on', true)) =
 async def ask(
     database: Database, count: int, *, target: str = "default", batch: str | None = None, now: int = 99
 ) -> None:
-    """Ask for so many connections; those after the first `now` start tomorrow."""
+    """Insert this many requests; those after the first `now` start tomorrow."""
     await database.execute(ASK, target, batch, now, count)
 
 
 async def end(
     database: Database, count: int, status: str, *, batch: str | None = None, code: str | None = None
 ) -> None:
-    """Finish the first so many that are ready."""
+    """Finish this many of the first ready requests."""
     await database.execute(END, batch, count, status, code)
 
 
@@ -68,7 +68,7 @@ async def test_an_empty_table_is_reported_as_such(database: Lent) -> None:
 
 
 async def test_progress_counts_every_state_by_batch(database: Lent) -> None:
-    """The total and each batch tell how many are in which state; unfinished batches come first."""
+    """The total and each batch are counted by state; unfinished batches come first."""
     async with opened(database) as ours:
         await ask(ours, 4, batch="done")
         await end(ours, 4, "succeeded", batch="done")
@@ -104,7 +104,7 @@ async def test_one_batch_is_reported_alone(database: Lent) -> None:
 
 
 async def test_many_batches_are_cut_short(database: Lent) -> None:
-    """A limit is kept, and what was left out is counted."""
+    """The limit applies, and the omitted batches are counted."""
     async with opened(database) as ours:
         for number in range(5):
             await ask(ours, 1, batch=f"b{number}")
@@ -114,7 +114,7 @@ async def test_many_batches_are_cut_short(database: Lent) -> None:
 
 
 async def test_a_target_tells_what_holds_it(database: Lent) -> None:
-    """Pause, trouble, limit, block and workers are told; a worker whose lease ran out is not at work."""
+    """Pause, trouble, limit, block and workers are shown; a worker with an expired lease does not count."""
     async with opened(database) as ours:
         await ask(ours, 3, now=2)
         for name, lease in (("living", "1 hour"), ("lost", "-1 hour")):
@@ -156,7 +156,7 @@ async def test_a_target_tells_what_holds_it(database: Lent) -> None:
 
 
 async def test_failures_are_grouped_with_their_newest(database: Lent) -> None:
-    """Each error code stands once, the most frequent first, with its newest request for an example."""
+    """Each error code appears once, most frequent first, with its newest request as an example."""
     async with opened(database) as ours:
         await ask(ours, 6)
         await end(ours, 1, "failed", code="gave_up")
@@ -171,7 +171,7 @@ async def test_failures_are_grouped_with_their_newest(database: Lent) -> None:
 
 
 async def test_the_outlook_needs_the_queues_only(database: Lent) -> None:
-    """Targets and workers are told without counting what has ended."""
+    """Targets and workers are shown without counting what has ended."""
     async with opened(database) as ours:
         await ask(ours, 3)
         assert await read_outlook(ours) == ((TargetReport(target="default", pending=3),), NOBODY)
@@ -197,7 +197,7 @@ async def test_the_outlook_needs_the_queues_only(database: Lent) -> None:
 def test_the_slowest_target_tells_how_long_it_takes(
     targets: list[TargetReport], workers: Workers, seconds: float | None
 ) -> None:
-    """What is left is divided by what the limiter allows, or else by what the workers do."""
+    """The remaining requests are divided by the limiter's rate, or else by the workers' pace."""
     assert seconds_left(targets, workers) == seconds
 
 

@@ -1,4 +1,4 @@
-"""Rotations that somebody changed in Infisical: found, told, and put in line."""
+"""Rotations that were changed in Infisical are found, reported, and corrected."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ async def tamper(it: Fleet[Any], method: str, path: str, body: Any = None, **que
 
 
 async def verify(it: Fleet, *options: str) -> tuple[int, dict[str, Any]]:
-    """Run the command beside the workers; its exit status and what it says."""
+    """Run the command beside the workers; returns its exit status and output."""
     done = await asyncio.to_thread(provisioner, "verify", "--json", *options, more=it.environment())
     assert not done.stderr
     return done.returncode, json.loads(done.stdout)
 
 
 async def test_what_was_changed_is_found_and_put_in_line(database: Database) -> None:
-    """Each difference is named; what is gone is made again, the rest is sent, and what Infisical repeats stays."""
+    """Each difference is named; a missing rotation is made again, others are sent, and Infisical's retries stay."""
     async with fleet(database, projects=3) as it:
         ids = []
         for project in range(3):
@@ -88,7 +88,7 @@ async def test_what_was_changed_is_found_and_put_in_line(database: Database) -> 
 
 
 async def test_what_was_adopted_is_left_as_it_is(database: Database) -> None:
-    """Somebody else chose its schedule and spending: only a name that changed or a key that fails is told."""
+    """Its creator chose schedule and spending: only a changed name or a failing key is reported."""
     async with fleet(database) as it:
         await connect(it)
         await it.start()

@@ -1,4 +1,4 @@
-"""Requests are found as people look for them: by id, project, name, state, cause; page by page, whatever is written."""
+"""Requests are found the way people search: by id, project, name, state or cause, page by page, with any text."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 async def found(database: Database, **wanted: object) -> list[int]:
-    """The ids of what is found, the newest first."""
+    """The ids found, newest first."""
     return [each.id for each in (await find(database, Query(**wanted))).requests]  # type: ignore[arg-type]
 
 
@@ -79,7 +79,7 @@ async def test_a_story_shows_no_box(database: Lent) -> None:
 
 
 async def test_few_of_many_are_found_without_reading_all(database: Lent) -> None:
-    """A cause that few requests have is looked for from its newest to its oldest, and one that none has not at all."""
+    """A rare cause is searched from its newest request to its oldest, and an absent one not at all."""
     query(
         database,
         "INSERT INTO provisioner.connection_requests (project_id, name, status, error_code, finished_at)"
@@ -138,7 +138,7 @@ async def test_what_is_set_apart_follows_every_way_to_get_there(database: Lent) 
 
 
 async def test_what_is_called_so_is_found_at_once(database: Lent, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name, or a project's in any case, or its beginning: without time to look through all, and within the filter."""
+    """A name, or a project's in any case, or its beginning is found without a full search, within the filter."""
     monkeypatch.setattr("provisioner.postgres.search.SOON", -1.0)
     monkeypatch.setattr("provisioner.postgres.candidates.FIRST_SPAN", 10)
     (named,) = ask(database, name="'ledger'")

@@ -35,7 +35,7 @@ EXAMPLES = settings.default.max_examples // 5 if settings.default else 20  # eac
 
 
 def assert_told(done: subprocess.CompletedProcess[str], case: object) -> None:
-    """Hold an ended command against what is promised of every one."""
+    """Check an ended command against the promises for all commands."""
     assert done.returncode in STATUSES, (case, done)
     assert "Traceback" not in done.stdout + done.stderr, (case, done)
     assert "unexpected error" not in done.stdout + done.stderr, (case, done)
@@ -95,7 +95,7 @@ def test_any_settings_file_is_read_or_named(tmp_path: Path, name: str) -> None:
     assert done.returncode == (2 if name in REFUSED else 0)
     if name in REFUSED:
         assert str(file) in done.stderr
-        # Refused by a look at its dots, before the time is spent that grows with their square.
+        # Refused by its dots, before the time is spent that grows with their square.
         assert ("nested more than 20 names deep" in done.stderr) is name.startswith("dotted")
     elif name != "empty":
         assert ["retry.base", "2.0"] in [line.split()[:2] for line in done.stdout.splitlines()]
@@ -128,7 +128,7 @@ PATHS += [
 
 @pytest.mark.parametrize("where", ["--config", "PROVISIONER_CONFIG"])
 def test_any_path_of_a_settings_file(where: str) -> None:
-    """Whatever stands where the settings file should, it is read or named."""
+    """Whatever is in the place of the settings file, it is read or named."""
     for path in PATHS:
         arguments = ["settings", "--config", path] if where == "--config" else ["settings"]
         assert_told(forked(arguments, environment() | ({where: path} if where.isupper() else {})), path)
@@ -140,7 +140,7 @@ SETTABLE += ["PROVISIONER_CREDENTIALS__TEAM__FILE", "INFISICAL_TOKEN_FILE", "OPE
 
 @pytest.mark.parametrize("name", SETTABLE)
 def test_any_path_in_a_setting(name: str, request: pytest.FixtureRequest) -> None:
-    """A path that no file can have, a directory, an endless device: the setting is named."""
+    """An impossible path, a directory, an endless device: the setting is named."""
     for path in map(str, sampled([*PATHS], request)):
         done = forked(["settings"], environment() | {name: path})
         assert_told(done, (name, path))
@@ -188,7 +188,7 @@ REALLY |= {("--",)}  # shows the help, which has more lines
 
 
 def test_any_word_on_the_command_line(database: Database, request: pytest.FixtureRequest) -> None:
-    """Whatever a user writes where a word is expected, a line says what is wrong with it."""
+    """Whatever a user writes in the place of a word, one line says what is wrong."""
     one_of_each(database)
     cases: list[object] = [[*asked, word] for asked in ASKING for word in WORDS if (*asked, word) not in REALLY]
     for case in sampled(cases, request):
@@ -230,7 +230,7 @@ SHOWING = [
 
 
 def test_any_terminal(database: Database, request: pytest.FixtureRequest) -> None:
-    """Width, height, kind, colour and time zone change how it looks, and nothing else."""
+    """Width, height, type, colour and time zone only change the appearance."""
     one_of_each(database)
     usual = {tuple(arguments): forked(arguments, environment(database)).returncode for arguments in SHOWING}
     cases: list[object] = list(itertools.product(TERMINALS, SHOWING))
@@ -283,7 +283,7 @@ def test_every_machine(database: Database, tmp_path: Path, machine: str, request
 
 @pytest.mark.parametrize("room", [*range(0, 24, 3)])
 def test_any_room_for_files(database: Database, room: int) -> None:
-    """However few files may be opened, a command works or says so: no library ends the process for it."""
+    """However low the limit of open files, a command works or says so: no library aborts the process."""
     done = forked(["status"], environment(database), prepare=partial(few_files, room))
     assert_told(done, room)
     assert done.returncode == 0 or re.search("no more files can be opened|Too many open files", done.stderr), done
@@ -302,7 +302,7 @@ def test_every_room_for_files(database: Database, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["missing", "directory", "pipe", "writable"])
 def test_any_log_of_tls_keys(tmp_path: Path, kind: str) -> None:
-    """A log of TLS keys that cannot be written is told in a line, and nothing else changes."""
+    """A log of TLS keys that cannot be written is reported in a line, and nothing else changes."""
     path = tmp_path / ("nowhere/keys" if kind == "missing" else kind)
     if kind == "directory":
         path.mkdir()
@@ -341,7 +341,7 @@ def test_a_database_without_an_account() -> None:
     ids=str,
 )
 def test_any_locale(tmp_path: Path, more: dict[str, str]) -> None:
-    """Letters that the locale cannot show are shown as question marks, and nothing ends for it."""
+    """Characters that the locale cannot show become question marks, and nothing fails because of it."""
     file = tmp_path / "z\u00fcrich.csv"
     file.write_text("project_id\nz\u00fcrich\n", encoding="utf-8")
     arguments = ["submit", str(file), "--batch", "\u00fc"]

@@ -1,4 +1,4 @@
-"""What OpenRouter's answer about a key says."""
+"""The meaning of OpenRouter's answers about a key."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ REFUSED = {"error": {"message": "User not found.", "code": 401}}
     ],
 )
 def test_only_openrouters_own_words_count(status: int, data: Any, verdict: KeyKind) -> None:
-    """A flag that says it or OpenRouter's own 401 decide; everything else leaves the key unknown."""
+    """An explicit flag or OpenRouter's own 401 decides; every other answer leaves the key unknown."""
     assert verdict_of(status, data) is verdict
 
 
 def test_a_condemned_key_is_quarantined_at_once() -> None:
-    """No create has to be refused for it; a second condemnation keeps its pace and ends its probe."""
+    """The key is quarantined without a refused create; a repeated verdict keeps the pace and ends its probe."""
     first, newly = found_invalid(KeyHealth(accepted_at=at(0)), "inference", at(1))
     assert newly
     assert first.is_quarantined
