@@ -53,19 +53,8 @@ def _function(name: str) -> Right:
 
 
 WISH: Final = (
-    *(
-        "target",
-        "project_id",
-        "name",
-        "description",
-        "credential",
-        "on_conflict",
-        "priority",
-        "batch",
-        "project_name",
-        "wanted",
-        "not_before",
-    ),
+    *("target", "project_id", "name", "description", "credential", "on_conflict", "priority", "batch", "project_name"),
+    *("wanted", "not_before"),
 )
 RESULT: Final = (
     *("status", "connection_id", "org_id", "credentials_hash", "adopted", "key_fingerprint", "attempts"),
