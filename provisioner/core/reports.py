@@ -10,7 +10,7 @@ from provisioner.core.pacing import MIN_SHARE
 from provisioner.core.queue_values import OperatorLimit
 from provisioner.core.text import several
 
-# The states of `Progress`, in the order in which people are told of them.
+# The states of `Progress`, in the order in which they are shown.
 STATES: Final = (
     *("succeeded", "failed", "cancelled", "removed", "in_flight", "updating", "removing"),
     *("ready", "waiting", "retrying", "quarantined"),
