@@ -412,6 +412,29 @@ class TestOwnFault:
         assert decision.delay == DOUBT_PAUSE / 2
 
 
+class TestEditedKey:
+    """The credential was edited while an earlier create was in doubt, and that one is found to have made it."""
+
+    CLAIM = a_doubted_claim(a_request(edits=Edits(credential=True)))
+
+    @pytest.mark.parametrize("action", [Action.LOOK_UP, Action.IDENTIFY])
+    def test_what_is_ours_gets_it(self, action: Action) -> None:
+        """It was made with the key from before; unless it is to be cancelled, or is recorded, it is updated."""
+        made = a_connection()
+        found = replace(an_observation(Result.FOUND), connection=made)
+        assert decided(self.CLAIM, action, found) == Do(action=Action.UPDATE, connection=made)
+        plain = replace(self.CLAIM, request=a_request())
+        for other in (plain, replace(self.CLAIM, cancelled=True)):
+            assert decided(other, action, found) == Succeed(connection=made, adopted=False)
+
+    def test_the_update_makes_it_no_stranger(self) -> None:
+        """What was updated for such a request is its own: a removal may delete it."""
+        made = a_connection()
+        updated = replace(an_observation(Result.UPDATED), connection=made)
+        assert decided(self.CLAIM, Action.UPDATE, updated) == Succeed(connection=made, adopted=False)
+        assert decided(self.CLAIM, Action.REPLACE, updated) == Succeed(connection=made, adopted=True)
+
+
 class TestConflict:
     """The name is taken by somebody else."""
 
