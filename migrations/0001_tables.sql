@@ -747,3 +747,24 @@ UNION ALL
 SELECT f.id FROM provisioner.in_flight AS f;
 
 COMMENT ON VIEW provisioner.places IS 'The requests that have a place: that wait, stand in line, or are in flight';
+
+-- A rotation and its connection, or two rotations of one, may end at the same moment, in transactions that do not see each
+-- other: then what waits for the other goes on waiting, until the sweep lets it follow.
+CREATE VIEW provisioner.overlooked AS
+SELECT w.id
+FROM provisioner.waiting AS w
+JOIN provisioner.rotation_requests AS r ON r.id = w.id
+JOIN provisioner.connection_requests AS c ON c.target = r.target AND c.project_id = r.project_id AND c.name = r.connection
+WHERE w.quarantine = 'connection' AND c.status <> 'pending'
+UNION ALL
+SELECT w.id
+FROM provisioner.waiting AS w
+JOIN provisioner.connection_requests AS c ON c.id = w.id
+WHERE w.quarantine = 'rotations' AND NOT EXISTS (
+    SELECT FROM provisioner.rotation_requests AS r
+    WHERE
+        r.target = c.target AND r.project_id = c.project_id AND r.connection = c.name AND r.wanted = 'absent'
+        AND r.status = 'pending'
+);
+
+COMMENT ON VIEW provisioner.overlooked IS 'Requests that still wait for a connection, or for rotations, whose requests have ended';

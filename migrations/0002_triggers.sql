@@ -369,11 +369,11 @@ BEGIN
     END IF;
     -- Under another id its answer could not be recorded, and its place in line would belong to nothing.
     IF old.id <> new.id THEN
-        RAISE EXCEPTION 'request % keeps its id: id cannot be changed', old.id
+        RAISE EXCEPTION 'the id of request % cannot be changed', old.id
         USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Insert another request.';
     END IF;
     IF moved AND recorded THEN
-        RAISE EXCEPTION 'request % has its connection: its target and project_id cannot be changed any more', new.id
+        RAISE EXCEPTION 'request % already has a connection: its target and project_id cannot be changed', new.id
         USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Insert another request for the other project.';
     END IF;
     IF recorded AND new.adopted AND new.on_conflict <> 'replace' AND (renamed OR rekeyed) THEN
@@ -578,13 +578,29 @@ CREATE TRIGGER request_forgotten AFTER DELETE ON provisioner.connection_requests
 FOR EACH ROW WHEN (old.status IN ('failed', 'cancelled', 'removed'))
 EXECUTE FUNCTION provisioner.request_set_apart();
 
+CREATE TRIGGER request_set_apart_at_once AFTER INSERT ON provisioner.rotation_requests
+FOR EACH ROW WHEN (new.status IN ('failed', 'cancelled', 'removed'))
+EXECUTE FUNCTION provisioner.request_set_apart();
+
+CREATE TRIGGER request_set_apart AFTER UPDATE OF status, error_code ON provisioner.rotation_requests
+FOR EACH ROW
+WHEN (
+    (old.status IN ('failed', 'cancelled', 'removed') OR new.status IN ('failed', 'cancelled', 'removed'))
+    AND (old.status, old.error_code) IS DISTINCT FROM (new.status, new.error_code)
+)
+EXECUTE FUNCTION provisioner.request_set_apart();
+
+CREATE TRIGGER request_forgotten AFTER DELETE ON provisioner.rotation_requests
+FOR EACH ROW WHEN (old.status IN ('failed', 'cancelled', 'removed'))
+EXECUTE FUNCTION provisioner.request_set_apart();
+
 -- Only workers may write what they record: with a false connection id, the wrong connection would be changed or
 -- removed. Statements that record set a parameter of their own transaction; anyone may retry by setting `status =
 -- 'pending'`.
 CREATE FUNCTION provisioner.refuse_recorded_columns() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    RAISE EXCEPTION 'request %: % are what workers record, and cannot be changed', old.id, TG_ARGV[0]
+    RAISE EXCEPTION 'request %: only workers may change %', old.id, TG_ARGV[0]
     USING ERRCODE = 'object_not_in_prerequisite_state',
         HINT = 'Set status to pending to retry it, or use provisioner.cancel, provisioner.retry and provisioner.remove.';
 END

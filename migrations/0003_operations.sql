@@ -435,12 +435,12 @@ BEGIN
     GET DIAGNOSTICS corrected = ROW_COUNT;
     DELETE FROM provisioner.set_apart AS a
     WHERE NOT EXISTS (
-        SELECT FROM provisioner.connection_requests AS q
+        SELECT FROM provisioner.requests AS q
         WHERE q.id = a.id AND q.status = a.status AND q.error_code IS NOT DISTINCT FROM a.error_code
     );
     INSERT INTO provisioner.set_apart (id, status, error_code)
     SELECT q.id, q.status, q.error_code
-    FROM provisioner.connection_requests AS q
+    FROM provisioner.requests AS q
     WHERE q.status IN ('failed', 'cancelled', 'removed')
     ON CONFLICT (id) DO NOTHING;
     RETURN corrected;

@@ -162,7 +162,10 @@ LANGUAGE sql STABLE AS $$
     )
     SELECT
         array_agg(p.id ORDER BY p.id) FILTER (
-            WHERE p.status = 'pending' AND NOT EXISTS (SELECT FROM provisioner.places AS l WHERE l.id = p.id)
+            WHERE p.status = 'pending' AND (
+                NOT EXISTS (SELECT FROM provisioner.places AS l WHERE l.id = p.id)
+                OR EXISTS (SELECT FROM provisioner.overlooked AS o WHERE o.id = p.id)
+            )
         ),
         max(p.id)
     FROM part AS p
@@ -177,6 +180,7 @@ DECLARE
     rule text;
     reason text;
     broken integer := 0;
+    overlooked bigint[] := ARRAY (SELECT o.id FROM provisioner.overlooked AS o WHERE o.id = ANY (put_in_line.ids));
 BEGIN
     PERFORM FROM provisioner.sweeps FOR UPDATE;  -- one at a time: two might give a request two places
     FOR request IN
@@ -201,7 +205,10 @@ BEGIN
             NULL;  -- somebody's trigger refuses it; `doctor` names it
         END;
     END LOOP;
-    RETURN broken + provisioner.place(ids);
+    UPDATE provisioner.waiting AS w SET run_at = now(), quarantine = NULL
+    WHERE w.id = ANY (overlooked) AND w.quarantine = 'rotations';
+    PERFORM provisioner.follow_connections(overlooked);
+    RETURN broken + cardinality(overlooked) + provisioner.place(ids);
 END
 $$;
 
@@ -213,6 +220,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     place bigint;
     newest bigint;
+    newest_rotation bigint;
     next bigint;
     strays bigint[];
     fresh bigint[];
@@ -228,10 +236,15 @@ BEGIN
     END IF;
     SELECT min(n.id) INTO newest
     FROM (SELECT q.id FROM provisioner.connection_requests AS q ORDER BY q.id DESC LIMIT sweep.most / 4) AS n;
+    SELECT min(n.id) INTO newest_rotation
+    FROM (SELECT r.id FROM provisioner.rotation_requests AS r ORDER BY r.id DESC LIMIT sweep.most / 4) AS n;
     SELECT m.ids, m.last INTO strays, next FROM provisioner.misplaced(place, sweep.most) AS m;
     -- What was just checked is not checked again.
     SELECT m.ids INTO fresh FROM provisioner.misplaced(greatest(newest - 1, next, place), sweep.most) AS m;
-    strays := ARRAY (SELECT unnest(strays) UNION SELECT unnest(fresh));
+    strays := ARRAY (
+        SELECT unnest(strays) UNION SELECT unnest(fresh)
+        UNION SELECT unnest(m.ids) FROM provisioner.misplaced(newest_rotation - 1, sweep.most) AS m
+    );
     seen := cardinality(strays);
     IF seen > 0 THEN
         placed := provisioner.put_in_line(strays);

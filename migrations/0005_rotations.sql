@@ -164,14 +164,14 @@ DECLARE
     recorded boolean := new.rotation_id IS NOT NULL;
 BEGIN
     IF old.id <> new.id THEN
-        RAISE EXCEPTION 'request % keeps its id: id cannot be changed', old.id
+        RAISE EXCEPTION 'the id of request % cannot be changed', old.id
         USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Insert another request.';
     END IF;
     IF current_setting('provisioner.renaming', true) = 'on' THEN
         RETURN NULL;  -- its connection has another name now, and is the same
     END IF;
     IF recorded AND fixed <> '{}' THEN
-        RAISE EXCEPTION 'request % has its rotation, which was made with its %: that cannot be changed any more', new.id,
+        RAISE EXCEPTION 'request % already has a rotation, which was created with its %: that cannot be changed', new.id,
             array_to_string(fixed, ', ')
         USING ERRCODE = 'object_not_in_prerequisite_state',
             HINT = 'Insert another request, and set wanted = ''absent'' in this one if its rotation is not needed any more.';

@@ -25,6 +25,18 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     END
 $$;
 
+-- What is known of a request while it is pending, and what its row says once it has ended. Written so that it is inlined.
+CREATE FUNCTION provisioner.while_pending(status text, live anyelement, recorded anyelement) RETURNS anyelement
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT CASE WHEN status = 'pending' THEN live ELSE recorded END
+$$;
+
+-- The error code of a quarantine: a request that was never tried has no other.
+CREATE FUNCTION provisioner.quarantine_code(quarantine text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT CASE WHEN quarantine LIKE 'project:%' THEN 'permission_denied' WHEN quarantine LIKE 'credential:%' THEN 'credential_refused' END
+$$;
+
 -- Every request in the form of listings: with its live state, with its attempts while it is pending, and with only the
 -- key's id for a sealed credential. Other views and queries build on it, and columns that they do not use cost nothing.
 -- It does not restrict rows, so it is for roles that may see all of them.
@@ -39,11 +51,26 @@ SELECT
     provisioner.live_state(
         q.status, q.wanted, q.connection_id, f.id, w.id, w.quarantine, s.error_message, s.cancelled
     ) AS state,
-    CASE WHEN q.status = 'pending' THEN coalesce(s.sent, q.attempts) ELSE q.attempts END AS attempts,
+    provisioner.while_pending(q.status, coalesce(s.sent, q.attempts), q.attempts) AS attempts,
     q.connection_id, q.org_id, q.credentials_hash, q.adopted, q.key_fingerprint,
-    CASE WHEN q.status = 'pending' THEN s.error_code ELSE q.error_code END AS error_code,
-    CASE WHEN q.status = 'pending' THEN s.error_message ELSE q.error_message END AS error_message,
-    w.run_at AS next_attempt_at, q.finished_at
+    provisioner.while_pending(q.status, coalesce(s.error_code, provisioner.quarantine_code(w.quarantine)), q.error_code) AS error_code,
+    provisioner.while_pending(
+        q.status,
+        CASE
+            WHEN s.error_message IS NOT NULL THEN s.error_message
+            WHEN w.quarantine LIKE 'credential:%' THEN (
+                SELECT h.reason FROM provisioner.credential_health AS h
+                WHERE h.target = w.target AND h.credential = substr(w.quarantine, 12) AND h.quarantined_since IS NOT NULL
+                LIMIT 1
+            )
+            WHEN w.quarantine LIKE 'project:%' THEN (
+                SELECT h.reason FROM provisioner.project_health AS h
+                WHERE h.target = w.target AND h.project_id = substr(w.quarantine, 9)::uuid
+            )
+        END,
+        q.error_message
+    ) AS error_message,
+    CASE WHEN isfinite(w.run_at) THEN w.run_at END AS next_attempt_at, q.finished_at
 FROM provisioner.connection_requests AS q
 LEFT JOIN provisioner.in_flight AS f ON f.id = q.id
 LEFT JOIN provisioner.waiting AS w ON w.id = q.id
@@ -62,10 +89,20 @@ SELECT
     q.created_at, q.status,
     provisioner.live_state(q.status, q.wanted, q.rotation_id, f.id, w.id, w.quarantine, s.error_message, s.cancelled) AS state,
     CASE WHEN w.quarantine = 'connection' THEN q.connection END AS waits_for,
-    CASE WHEN q.status = 'pending' THEN coalesce(s.sent, q.attempts) ELSE q.attempts END AS attempts,
+    provisioner.while_pending(q.status, coalesce(s.sent, q.attempts), q.attempts) AS attempts,
     q.rotation_id, q.connection_id, q.key_issued, q.adopted, q.left_behind,
-    CASE WHEN q.status = 'pending' THEN s.error_code ELSE q.error_code END AS error_code,
-    CASE WHEN q.status = 'pending' THEN s.error_message ELSE q.error_message END AS error_message,
+    provisioner.while_pending(q.status, coalesce(s.error_code, provisioner.quarantine_code(w.quarantine)), q.error_code) AS error_code,
+    provisioner.while_pending(
+        q.status,
+        CASE
+            WHEN s.error_message IS NOT NULL THEN s.error_message
+            WHEN w.quarantine LIKE 'project:%' THEN (
+                SELECT h.reason FROM provisioner.project_health AS h
+                WHERE h.target = w.target AND h.project_id = substr(w.quarantine, 9)::uuid
+            )
+        END,
+        q.error_message
+    ) AS error_message,
     CASE WHEN isfinite(w.run_at) THEN w.run_at END AS next_attempt_at, q.finished_at
 FROM provisioner.rotation_requests AS q
 LEFT JOIN provisioner.in_flight AS f ON f.id = q.id
@@ -258,31 +295,37 @@ SELECT
 FROM foreseen AS f
 WHERE f.requests > 0;
 
-COMMENT ON VIEW provisioner.target_progress IS 'The progress of each target, in total and by batch';
+COMMENT ON VIEW provisioner.target_progress IS 'The progress of each line of a target, in total and by batch';
 
--- The same over all targets: one row per batch, one (batch NULL, total false) for requests without a batch, one (total
--- true) for everything. The slowest target determines the end.
+-- The same over the lines of each target, and over everything (target NULL): one row per batch, one (batch NULL, total false) for
+-- requests without a batch, one (total true) for all of it. The slowest line determines the end.
+CREATE VIEW provisioner.progress WITH (security_barrier) AS
+SELECT
+    split_part(f.target, '/', 1) AS target, f.batch, f.total, sum(f.requests)::bigint AS requests, sum(f.waiting)::bigint AS waiting,
+    sum(f.ready)::bigint AS ready, sum(f.in_flight)::bigint AS in_flight, sum(f.succeeded)::bigint AS succeeded,
+    sum(f.failed)::bigint AS failed, sum(f.cancelled)::bigint AS cancelled, min(f.started_at) AS started_at,
+    CASE WHEN sum(f.unfinished) = 0 THEN max(f.last_finished_at) END AS ended_at,
+    CASE WHEN sum(f.unfinished) > 0 AND count(f.ends_why) = 0 THEN greatest(max(f.ends_at), now()) END AS ends_at,
+    sum(f.removed)::bigint AS removed,
+    (array_agg(f.ends_why ORDER BY f.ends_why IS NULL, f.urgency))[1] AS ends_why,
+    sum(f.retrying)::bigint AS retrying,
+    sum(f.quarantined)::bigint AS quarantined,
+    sum(f.updating)::bigint AS updating,
+    sum(f.removing)::bigint AS removing
+FROM provisioner.target_progress AS f
+GROUP BY GROUPING SETS ((f.batch, f.total), (split_part(f.target, '/', 1), f.batch, f.total));
+
+COMMENT ON VIEW provisioner.progress IS 'The progress of each target with all its lines, and of everything (target NULL), in total and by batch';
+
 CREATE VIEW provisioner.batch_progress WITH (security_barrier) AS
-WITH shown AS (
-    SELECT
-        f.batch, f.total, sum(f.requests)::bigint AS requests, sum(f.waiting)::bigint AS waiting, sum(f.ready)::bigint AS ready,
-        sum(f.in_flight)::bigint AS in_flight, sum(f.succeeded)::bigint AS succeeded, sum(f.failed)::bigint AS failed,
-        sum(f.cancelled)::bigint AS cancelled, min(f.started_at) AS started_at,
-        CASE WHEN sum(f.unfinished) = 0 THEN max(f.last_finished_at) END AS ended_at,
-        CASE WHEN sum(f.unfinished) > 0 AND count(f.ends_why) = 0 THEN greatest(max(f.ends_at), now()) END AS ends_at,
-        sum(f.removed)::bigint AS removed,
-        (array_agg(f.ends_why ORDER BY f.ends_why IS NULL, f.urgency))[1] AS ends_why,
-        sum(f.retrying)::bigint AS retrying,
-        sum(f.quarantined)::bigint AS quarantined,
-        sum(f.updating)::bigint AS updating,
-        sum(f.removing)::bigint AS removing
-    FROM provisioner.target_progress AS f
-    GROUP BY f.batch, f.total
-)
-SELECT * FROM shown
+SELECT
+    p.batch, p.total, p.requests, p.waiting, p.ready, p.in_flight, p.succeeded, p.failed, p.cancelled, p.started_at, p.ended_at, p.ends_at,
+    p.removed, p.ends_why, p.retrying, p.quarantined, p.updating, p.removing
+FROM provisioner.progress AS p
+WHERE p.target IS NULL
 UNION ALL
 SELECT NULL, true, 0, 0, 0, 0, 0, 0, 0, NULL, NULL, NULL, 0, NULL, 0, 0, 0, 0
-WHERE NOT EXISTS (SELECT FROM shown);
+WHERE NOT EXISTS (SELECT FROM provisioner.progress);
 
 COMMENT ON VIEW provisioner.batch_progress IS 'The progress of each batch and of everything, and when it will end';
 
@@ -361,7 +404,8 @@ WHERE h.quarantined_since IS NOT NULL;
 
 COMMENT ON VIEW provisioner.quarantined_credentials IS 'Credentials whose API key is refused: correct the key, and their requests go on';
 
--- The tables behind the requests, for roles that only see their own requests; they have the same columns. See `own.py`.
+-- The tables behind the requests, for roles that only see their own requests; they have the same columns. Statements read
+-- them where they say `{own}`, see `queries.py`.
 CREATE VIEW provisioner.own_requests WITH (security_barrier) AS
 SELECT q.* FROM provisioner.requests AS q WHERE q.requested_by = current_user;
 

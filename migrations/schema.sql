@@ -695,7 +695,10 @@ CREATE FUNCTION provisioner.misplaced(after bigint, most integer, OUT ids bigint
     )
     SELECT
         array_agg(p.id ORDER BY p.id) FILTER (
-            WHERE p.status = 'pending' AND NOT EXISTS (SELECT FROM provisioner.places AS l WHERE l.id = p.id)
+            WHERE p.status = 'pending' AND (
+                NOT EXISTS (SELECT FROM provisioner.places AS l WHERE l.id = p.id)
+                OR EXISTS (SELECT FROM provisioner.overlooked AS o WHERE o.id = p.id)
+            )
         ),
         max(p.id)
     FROM part AS p
@@ -785,6 +788,7 @@ DECLARE
     rule text;
     reason text;
     broken integer := 0;
+    overlooked bigint[] := ARRAY (SELECT o.id FROM provisioner.overlooked AS o WHERE o.id = ANY (put_in_line.ids));
 BEGIN
     PERFORM FROM provisioner.sweeps FOR UPDATE;  -- one at a time: two might give a request two places
     FOR request IN
@@ -809,8 +813,17 @@ BEGIN
             NULL;  -- somebody's trigger refuses it; `doctor` names it
         END;
     END LOOP;
-    RETURN broken + provisioner.place(ids);
+    UPDATE provisioner.waiting AS w SET run_at = now(), quarantine = NULL
+    WHERE w.id = ANY (overlooked) AND w.quarantine = 'rotations';
+    PERFORM provisioner.follow_connections(overlooked);
+    RETURN broken + cardinality(overlooked) + provisioner.place(ids);
 END
+$$;
+
+CREATE FUNCTION provisioner.quarantine_code(quarantine text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    SELECT CASE WHEN quarantine LIKE 'project:%' THEN 'permission_denied' WHEN quarantine LIKE 'credential:%' THEN 'credential_refused' END
 $$;
 
 CREATE FUNCTION provisioner.recount() RETURNS bigint
@@ -826,12 +839,12 @@ BEGIN
     GET DIAGNOSTICS corrected = ROW_COUNT;
     DELETE FROM provisioner.set_apart AS a
     WHERE NOT EXISTS (
-        SELECT FROM provisioner.connection_requests AS q
+        SELECT FROM provisioner.requests AS q
         WHERE q.id = a.id AND q.status = a.status AND q.error_code IS NOT DISTINCT FROM a.error_code
     );
     INSERT INTO provisioner.set_apart (id, status, error_code)
     SELECT q.id, q.status, q.error_code
-    FROM provisioner.connection_requests AS q
+    FROM provisioner.requests AS q
     WHERE q.status IN ('failed', 'cancelled', 'removed')
     ON CONFLICT (id) DO NOTHING;
     RETURN corrected;
@@ -881,7 +894,7 @@ CREATE FUNCTION provisioner.refuse_recorded_columns() RETURNS trigger
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 BEGIN
-    RAISE EXCEPTION 'request %: % are what workers record, and cannot be changed', old.id, TG_ARGV[0]
+    RAISE EXCEPTION 'request %: only workers may change %', old.id, TG_ARGV[0]
     USING ERRCODE = 'object_not_in_prerequisite_state',
         HINT = 'Set status to pending to retry it, or use provisioner.cancel, provisioner.retry and provisioner.remove.';
 END
@@ -1132,11 +1145,11 @@ BEGIN
     END IF;
     -- Under another id its answer could not be recorded, and its place in line would belong to nothing.
     IF old.id <> new.id THEN
-        RAISE EXCEPTION 'request % keeps its id: id cannot be changed', old.id
+        RAISE EXCEPTION 'the id of request % cannot be changed', old.id
         USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Insert another request.';
     END IF;
     IF moved AND recorded THEN
-        RAISE EXCEPTION 'request % has its connection: its target and project_id cannot be changed any more', new.id
+        RAISE EXCEPTION 'request % already has a connection: its target and project_id cannot be changed', new.id
         USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Insert another request for the other project.';
     END IF;
     IF recorded AND new.adopted AND new.on_conflict <> 'replace' AND (renamed OR rekeyed) THEN
@@ -1479,14 +1492,14 @@ DECLARE
     recorded boolean := new.rotation_id IS NOT NULL;
 BEGIN
     IF old.id <> new.id THEN
-        RAISE EXCEPTION 'request % keeps its id: id cannot be changed', old.id
+        RAISE EXCEPTION 'the id of request % cannot be changed', old.id
         USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Insert another request.';
     END IF;
     IF current_setting('provisioner.renaming', true) = 'on' THEN
         RETURN NULL;  -- its connection has another name now, and is the same
     END IF;
     IF recorded AND fixed <> '{}' THEN
-        RAISE EXCEPTION 'request % has its rotation, which was made with its %: that cannot be changed any more', new.id,
+        RAISE EXCEPTION 'request % already has a rotation, which was created with its %: that cannot be changed', new.id,
             array_to_string(fixed, ', ')
         USING ERRCODE = 'object_not_in_prerequisite_state',
             HINT = 'Insert another request, and set wanted = ''absent'' in this one if its rotation is not needed any more.';
@@ -1653,6 +1666,7 @@ CREATE FUNCTION provisioner.sweep(most integer, pause interval, OUT seen integer
 DECLARE
     place bigint;
     newest bigint;
+    newest_rotation bigint;
     next bigint;
     strays bigint[];
     fresh bigint[];
@@ -1668,10 +1682,15 @@ BEGIN
     END IF;
     SELECT min(n.id) INTO newest
     FROM (SELECT q.id FROM provisioner.connection_requests AS q ORDER BY q.id DESC LIMIT sweep.most / 4) AS n;
+    SELECT min(n.id) INTO newest_rotation
+    FROM (SELECT r.id FROM provisioner.rotation_requests AS r ORDER BY r.id DESC LIMIT sweep.most / 4) AS n;
     SELECT m.ids, m.last INTO strays, next FROM provisioner.misplaced(place, sweep.most) AS m;
     -- What was just checked is not checked again.
     SELECT m.ids INTO fresh FROM provisioner.misplaced(greatest(newest - 1, next, place), sweep.most) AS m;
-    strays := ARRAY (SELECT unnest(strays) UNION SELECT unnest(fresh));
+    strays := ARRAY (
+        SELECT unnest(strays) UNION SELECT unnest(fresh)
+        UNION SELECT unnest(m.ids) FROM provisioner.misplaced(newest_rotation - 1, sweep.most) AS m
+    );
     seen := cardinality(strays);
     IF seen > 0 THEN
         placed := provisioner.put_in_line(strays);
@@ -1762,6 +1781,12 @@ CREATE FUNCTION provisioner.utf16_length(given text) RETURNS integer
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
     SELECT length(given) + length(regexp_replace(given, '[^\U00010000-\U0010FFFF]', '', 'g'))
+$$;
+
+CREATE FUNCTION provisioner.while_pending(status text, live anyelement, recorded anyelement) RETURNS anyelement
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    SELECT CASE WHEN status = 'pending' THEN live ELSE recorded END
 $$;
 
 CREATE TABLE provisioner.failed_boxes (
@@ -2355,56 +2380,60 @@ CREATE VIEW provisioner.target_progress WITH (security_barrier='true') AS
    FROM foreseen f
   WHERE (requests > (0)::numeric);
 
-COMMENT ON VIEW provisioner.target_progress IS 'The progress of each target, in total and by batch';
+COMMENT ON VIEW provisioner.target_progress IS 'The progress of each line of a target, in total and by batch';
+
+CREATE VIEW provisioner.progress WITH (security_barrier='true') AS
+ SELECT split_part(target, '/'::text, 1) AS target,
+    batch,
+    total,
+    (sum(requests))::bigint AS requests,
+    (sum(waiting))::bigint AS waiting,
+    (sum(ready))::bigint AS ready,
+    (sum(in_flight))::bigint AS in_flight,
+    (sum(succeeded))::bigint AS succeeded,
+    (sum(failed))::bigint AS failed,
+    (sum(cancelled))::bigint AS cancelled,
+    min(started_at) AS started_at,
+        CASE
+            WHEN (sum(unfinished) = (0)::numeric) THEN max(last_finished_at)
+            ELSE NULL::timestamp with time zone
+        END AS ended_at,
+        CASE
+            WHEN ((sum(unfinished) > (0)::numeric) AND (count(ends_why) = 0)) THEN GREATEST(max(ends_at), now())
+            ELSE NULL::timestamp with time zone
+        END AS ends_at,
+    (sum(removed))::bigint AS removed,
+    (array_agg(ends_why ORDER BY (ends_why IS NULL), urgency))[1] AS ends_why,
+    (sum(retrying))::bigint AS retrying,
+    (sum(quarantined))::bigint AS quarantined,
+    (sum(updating))::bigint AS updating,
+    (sum(removing))::bigint AS removing
+   FROM provisioner.target_progress f
+  GROUP BY GROUPING SETS ((batch, total), ((split_part(target, '/'::text, 1)), batch, total));
+
+COMMENT ON VIEW provisioner.progress IS 'The progress of each target with all its lines, and of everything (target NULL), in total and by batch';
 
 CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
- WITH shown AS (
-         SELECT f.batch,
-            f.total,
-            (sum(f.requests))::bigint AS requests,
-            (sum(f.waiting))::bigint AS waiting,
-            (sum(f.ready))::bigint AS ready,
-            (sum(f.in_flight))::bigint AS in_flight,
-            (sum(f.succeeded))::bigint AS succeeded,
-            (sum(f.failed))::bigint AS failed,
-            (sum(f.cancelled))::bigint AS cancelled,
-            min(f.started_at) AS started_at,
-                CASE
-                    WHEN (sum(f.unfinished) = (0)::numeric) THEN max(f.last_finished_at)
-                    ELSE NULL::timestamp with time zone
-                END AS ended_at,
-                CASE
-                    WHEN ((sum(f.unfinished) > (0)::numeric) AND (count(f.ends_why) = 0)) THEN GREATEST(max(f.ends_at), now())
-                    ELSE NULL::timestamp with time zone
-                END AS ends_at,
-            (sum(f.removed))::bigint AS removed,
-            (array_agg(f.ends_why ORDER BY (f.ends_why IS NULL), f.urgency))[1] AS ends_why,
-            (sum(f.retrying))::bigint AS retrying,
-            (sum(f.quarantined))::bigint AS quarantined,
-            (sum(f.updating))::bigint AS updating,
-            (sum(f.removing))::bigint AS removing
-           FROM provisioner.target_progress f
-          GROUP BY f.batch, f.total
-        )
- SELECT shown.batch,
-    shown.total,
-    shown.requests,
-    shown.waiting,
-    shown.ready,
-    shown.in_flight,
-    shown.succeeded,
-    shown.failed,
-    shown.cancelled,
-    shown.started_at,
-    shown.ended_at,
-    shown.ends_at,
-    shown.removed,
-    shown.ends_why,
-    shown.retrying,
-    shown.quarantined,
-    shown.updating,
-    shown.removing
-   FROM shown
+ SELECT p.batch,
+    p.total,
+    p.requests,
+    p.waiting,
+    p.ready,
+    p.in_flight,
+    p.succeeded,
+    p.failed,
+    p.cancelled,
+    p.started_at,
+    p.ended_at,
+    p.ends_at,
+    p.removed,
+    p.ends_why,
+    p.retrying,
+    p.quarantined,
+    p.updating,
+    p.removing
+   FROM provisioner.progress p
+  WHERE (p.target IS NULL)
 UNION ALL
  SELECT NULL::text AS batch,
     true AS total,
@@ -2425,7 +2454,7 @@ UNION ALL
     0 AS updating,
     0 AS removing
   WHERE (NOT (EXISTS ( SELECT
-           FROM shown)));
+           FROM provisioner.progress)));
 
 COMMENT ON VIEW provisioner.batch_progress IS 'The progress of each batch and of everything, and when it will end';
 
@@ -2585,6 +2614,23 @@ CREATE TABLE provisioner.key_verdicts (
     asked_at timestamp with time zone NOT NULL
 );
 
+CREATE TABLE provisioner.project_health (
+    target text NOT NULL,
+    project_id uuid NOT NULL,
+    cause text NOT NULL,
+    reason text NOT NULL,
+    since timestamp with time zone NOT NULL,
+    confirmed boolean DEFAULT true NOT NULL,
+    probing boolean DEFAULT false NOT NULL,
+    probe_at timestamp with time zone,
+    probe_pause interval DEFAULT '00:00:10'::interval NOT NULL
+)
+WITH (fillfactor='50');
+
+COMMENT ON TABLE provisioner.project_health IS 'Projects whose requests wait until the machine identity may create there';
+
+COMMENT ON COLUMN provisioner.project_health.confirmed IS 'A create was refused there; otherwise only a list showed the identity to be outside';
+
 CREATE VIEW provisioner.listed_requests AS
  SELECT q.id,
     q.target,
@@ -2610,24 +2656,29 @@ CREATE VIEW provisioner.listed_requests AS
     q.created_at,
     q.status,
     provisioner.live_state(q.status, q.wanted, q.connection_id, f.id, w.id, w.quarantine, s.error_message, s.cancelled) AS state,
-        CASE
-            WHEN (q.status = 'pending'::text) THEN COALESCE(s.sent, q.attempts)
-            ELSE q.attempts
-        END AS attempts,
+    provisioner.while_pending(q.status, COALESCE(s.sent, q.attempts), q.attempts) AS attempts,
     q.connection_id,
     q.org_id,
     q.credentials_hash,
     q.adopted,
     q.key_fingerprint,
+    provisioner.while_pending(q.status, COALESCE(s.error_code, provisioner.quarantine_code(w.quarantine)), q.error_code) AS error_code,
+    provisioner.while_pending(q.status,
         CASE
-            WHEN (q.status = 'pending'::text) THEN s.error_code
-            ELSE q.error_code
-        END AS error_code,
+            WHEN (s.error_message IS NOT NULL) THEN s.error_message
+            WHEN (w.quarantine ~~ 'credential:%'::text) THEN ( SELECT h.reason
+               FROM provisioner.credential_health h
+              WHERE ((h.target = w.target) AND (h.credential = substr(w.quarantine, 12)) AND (h.quarantined_since IS NOT NULL))
+             LIMIT 1)
+            WHEN (w.quarantine ~~ 'project:%'::text) THEN ( SELECT h.reason
+               FROM provisioner.project_health h
+              WHERE ((h.target = w.target) AND (h.project_id = (substr(w.quarantine, 9))::uuid)))
+            ELSE NULL::text
+        END, q.error_message) AS error_message,
         CASE
-            WHEN (q.status = 'pending'::text) THEN s.error_message
-            ELSE q.error_message
-        END AS error_message,
-    w.run_at AS next_attempt_at,
+            WHEN isfinite(w.run_at) THEN w.run_at
+            ELSE NULL::timestamp with time zone
+        END AS next_attempt_at,
     q.finished_at
    FROM (((provisioner.connection_requests q
      LEFT JOIN provisioner.in_flight f ON ((f.id = q.id)))
@@ -2671,23 +2722,21 @@ CREATE VIEW provisioner.listed_rotations AS
             WHEN (w.quarantine = 'connection'::text) THEN q.connection
             ELSE NULL::text
         END AS waits_for,
-        CASE
-            WHEN (q.status = 'pending'::text) THEN COALESCE(s.sent, q.attempts)
-            ELSE q.attempts
-        END AS attempts,
+    provisioner.while_pending(q.status, COALESCE(s.sent, q.attempts), q.attempts) AS attempts,
     q.rotation_id,
     q.connection_id,
     q.key_issued,
     q.adopted,
     q.left_behind,
+    provisioner.while_pending(q.status, COALESCE(s.error_code, provisioner.quarantine_code(w.quarantine)), q.error_code) AS error_code,
+    provisioner.while_pending(q.status,
         CASE
-            WHEN (q.status = 'pending'::text) THEN s.error_code
-            ELSE q.error_code
-        END AS error_code,
-        CASE
-            WHEN (q.status = 'pending'::text) THEN s.error_message
-            ELSE q.error_message
-        END AS error_message,
+            WHEN (s.error_message IS NOT NULL) THEN s.error_message
+            WHEN (w.quarantine ~~ 'project:%'::text) THEN ( SELECT h.reason
+               FROM provisioner.project_health h
+              WHERE ((h.target = w.target) AND (h.project_id = (substr(w.quarantine, 9))::uuid)))
+            ELSE NULL::text
+        END, q.error_message) AS error_message,
         CASE
             WHEN isfinite(w.run_at) THEN w.run_at
             ELSE NULL::timestamp with time zone
@@ -2791,6 +2840,22 @@ CREATE TABLE provisioner.notices (
 COMMENT ON TABLE provisioner.notices IS 'Notices for notify.url: delivered once sent_at is set, otherwise tried (again) at due_at';
 
 COMMENT ON COLUMN provisioner.notices.error IS 'Why the last delivery failed';
+
+CREATE VIEW provisioner.overlooked AS
+ SELECT w.id
+   FROM ((provisioner.waiting w
+     JOIN provisioner.rotation_requests r ON ((r.id = w.id)))
+     JOIN provisioner.connection_requests c ON (((c.target = r.target) AND (c.project_id = r.project_id) AND (c.name = r.connection))))
+  WHERE ((w.quarantine = 'connection'::text) AND (c.status <> 'pending'::text))
+UNION ALL
+ SELECT w.id
+   FROM (provisioner.waiting w
+     JOIN provisioner.connection_requests c ON ((c.id = w.id)))
+  WHERE ((w.quarantine = 'rotations'::text) AND (NOT (EXISTS ( SELECT
+           FROM provisioner.rotation_requests r
+          WHERE ((r.target = c.target) AND (r.project_id = c.project_id) AND (r.connection = c.name) AND (r.wanted = 'absent'::text) AND (r.status = 'pending'::text))))));
+
+COMMENT ON VIEW provisioner.overlooked IS 'Requests that still wait for a connection, or for rotations, whose requests have ended';
 
 CREATE VIEW provisioner.own_attempt_state WITH (security_barrier='true') AS
  SELECT id,
@@ -2949,23 +3014,6 @@ CREATE VIEW provisioner.own_listed_rotations WITH (security_barrier='true') AS
     finished_at
    FROM provisioner.listed_rotations v
   WHERE (requested_by = CURRENT_USER);
-
-CREATE TABLE provisioner.project_health (
-    target text NOT NULL,
-    project_id uuid NOT NULL,
-    cause text NOT NULL,
-    reason text NOT NULL,
-    since timestamp with time zone NOT NULL,
-    confirmed boolean DEFAULT true NOT NULL,
-    probing boolean DEFAULT false NOT NULL,
-    probe_at timestamp with time zone,
-    probe_pause interval DEFAULT '00:00:10'::interval NOT NULL
-)
-WITH (fillfactor='50');
-
-COMMENT ON TABLE provisioner.project_health IS 'Projects whose requests wait until the machine identity may create there';
-
-COMMENT ON COLUMN provisioner.project_health.confirmed IS 'A create was refused there; otherwise only a list showed the identity to be outside';
 
 CREATE VIEW provisioner.own_project_health WITH (security_barrier='true') AS
  SELECT target,
@@ -3639,9 +3687,15 @@ CREATE TRIGGER request_edited AFTER UPDATE OF id, target, project_id, name, desc
 
 CREATE TRIGGER request_forgotten AFTER DELETE ON provisioner.connection_requests FOR EACH ROW WHEN ((old.status = ANY (ARRAY['failed'::text, 'cancelled'::text, 'removed'::text]))) EXECUTE FUNCTION provisioner.request_set_apart();
 
+CREATE TRIGGER request_forgotten AFTER DELETE ON provisioner.rotation_requests FOR EACH ROW WHEN ((old.status = ANY (ARRAY['failed'::text, 'cancelled'::text, 'removed'::text]))) EXECUTE FUNCTION provisioner.request_set_apart();
+
 CREATE TRIGGER request_set_apart AFTER UPDATE OF status, error_code ON provisioner.connection_requests FOR EACH ROW WHEN ((((old.status = ANY (ARRAY['failed'::text, 'cancelled'::text, 'removed'::text])) OR (new.status = ANY (ARRAY['failed'::text, 'cancelled'::text, 'removed'::text]))) AND ((old.status IS DISTINCT FROM new.status) OR (old.error_code IS DISTINCT FROM new.error_code)))) EXECUTE FUNCTION provisioner.request_set_apart();
 
+CREATE TRIGGER request_set_apart AFTER UPDATE OF status, error_code ON provisioner.rotation_requests FOR EACH ROW WHEN ((((old.status = ANY (ARRAY['failed'::text, 'cancelled'::text, 'removed'::text])) OR (new.status = ANY (ARRAY['failed'::text, 'cancelled'::text, 'removed'::text]))) AND ((old.status IS DISTINCT FROM new.status) OR (old.error_code IS DISTINCT FROM new.error_code)))) EXECUTE FUNCTION provisioner.request_set_apart();
+
 CREATE TRIGGER request_set_apart_at_once AFTER INSERT ON provisioner.connection_requests FOR EACH ROW WHEN ((new.status = ANY (ARRAY['failed'::text, 'cancelled'::text, 'removed'::text]))) EXECUTE FUNCTION provisioner.request_set_apart();
+
+CREATE TRIGGER request_set_apart_at_once AFTER INSERT ON provisioner.rotation_requests FOR EACH ROW WHEN ((new.status = ANY (ARRAY['failed'::text, 'cancelled'::text, 'removed'::text]))) EXECUTE FUNCTION provisioner.request_set_apart();
 
 CREATE TRIGGER request_status_edited AFTER UPDATE OF status ON provisioner.connection_requests FOR EACH ROW WHEN (((new.status IS DISTINCT FROM old.status) AND ((new.status = 'pending'::text) OR (new.status IS NULL) OR (new.status <> ALL (ARRAY['succeeded'::text, 'failed'::text, 'cancelled'::text, 'removed'::text]))))) EXECUTE FUNCTION provisioner.request_status_edited();
 

@@ -56,7 +56,7 @@ async def present_fingerprints(
 
 
 def authentication(settings: Settings, target: str) -> Auth:
-    """How to log in to a target. Raises `SettingsError` when nobody can."""
+    """Return how to log in to a target. Raises `SettingsError` if nothing is configured."""
     one, kept = settings.login(target), partial(secret_source, settings)
     match one.auth:
         case "universal" if one.client_id is not None and one.client_secret is not None:
@@ -75,7 +75,7 @@ def authentication(settings: Settings, target: str) -> Auth:
                     jwt=proof,
                     organization_slug=one.organization_slug,
                 )
-    raise AssertionError  # the settings see to it that what a login needs is there
+    raise AssertionError  # the settings guarantee everything that a login needs
 
 
 def _source(settings: Settings, name: str, credential: Credential) -> Source:

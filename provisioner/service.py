@@ -202,8 +202,11 @@ async def observed(settings: Settings, worker: Worker, meter: Meter) -> AsyncIte
     async with AsyncExitStack() as stack:
         if (endpoint := settings.listen.endpoint) is not None:
             from provisioner.observe.web import Sources, StatusPort, serving  # noqa: PLC0415 - the server is optional
-            from provisioner.postgres.history import read_history  # noqa: PLC0415 - what it serves
-            from provisioner.postgres.reports import read_gauges, read_status  # noqa: PLC0415 - as above
+            from provisioner.postgres.reports import (  # noqa: PLC0415 - as above
+                read_gauges,
+                read_history,
+                read_status,
+            )
             from provisioner.postgres.search import find, read_request  # noqa: PLC0415 - as above
 
             # A connection of its own, so that status queries delay no request.

@@ -30,16 +30,14 @@ from provisioner.infisical.secrets import InfisicalSecrets
 from provisioner.infisical.transport import Transport, TransportOptions
 from provisioner.infisical.wire import Routes
 from provisioner.keyring import authentication, secret_source
-from provisioner.postgres.clocks import TargetClock
 from provisioner.postgres.concurrency import SharedConcurrency
 from provisioner.postgres.credential_health import SharedCredentialHealth
-from provisioner.postgres.key_verdicts import SharedKeyVerdicts
 from provisioner.postgres.kinds import ROTATIONS
 from provisioner.postgres.permits import UNLIMITED, Allowed, SharedPermits
 from provisioner.postgres.pool import Database
 from provisioner.postgres.project_health import SharedProjectHealth
 from provisioner.postgres.recorded import installation, recorded_elsewhere
-from provisioner.postgres.target_incidents import SharedIncidents
+from provisioner.postgres.shared import SharedIncidents, SharedKeyVerdicts, TargetClock
 from provisioner.settings import RateLimit, Settings
 from provisioner.settings.sections import OPENROUTER
 from provisioner.settings.values import is_loopback

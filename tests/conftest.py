@@ -3,6 +3,7 @@
 import os
 import signal
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.faults.tally import pytest_terminal_summary
@@ -46,3 +47,17 @@ settings.register_profile(
     max_examples=int(os.environ.get("FUZZ_EXAMPLES", "2000")),
 )
 settings.load_profile("provisioner")
+
+# What has to run one after the other, the longest first.
+GROUPS = ("faults-b", "faults-a", "browser", "faults-c", "embedded", "look_plan", "queue_plan", "postgres_failover")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the groups: one that began among the last would keep one process busy while the others have ended."""
+
+    def place(item: pytest.Item) -> int:
+        mark = item.get_closest_marker("xdist_group")
+        name = mark.args[0] if mark else ""
+        return GROUPS.index(name) if name in GROUPS else len(GROUPS) + (not mark)
+
+    items.sort(key=place)

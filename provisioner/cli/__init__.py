@@ -8,67 +8,14 @@ import gc
 import os
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from provisioner import __version__
+from provisioner.cli.commands import COMMANDS
 from provisioner.cli.terminal.frame import EXIT_STATUSES, Config, guarded, running
-
-# The commands in each module `provisioner.cli.MODULE`, which is imported when one of them is used.
-MODULES: Final = {
-    "onboard.onboard": ("onboard",),
-    "bulk.discover": ("discover",),
-    "bulk.export": ("export",),
-    "bulk.plan": ("plan",),
-    "bulk.submit": ("submit",),
-    "look.listing": ("list", "rotations"),
-    "look.show": ("show",),
-    "look.status": ("status",),
-    "look.verify": ("verify",),
-    "operate.connections": ("remove", "rekey"),
-    "operate.requests": ("retry", "cancel"),
-    "operate.targets": ("pause", "resume", "limit"),
-    "serve.demo": ("demo",),
-    "serve.healthcheck": ("healthcheck",),
-    "serve.run": ("run",),
-    "serve.simulate": ("simulate",),
-    "setup.database": ("migrate", "grant", "database"),
-    "setup.doctor": ("doctor",),
-    "setup.keys": ("keys", "seal"),
-    "setup.settings": ("settings",),
-}
-COMMANDS: Final = {
-    "demo": "Run the whole product on this machine and check the result.",
-    "migrate": "Create or upgrade the database schema.",
-    "onboard": "Onboard many projects: from a list to a report.",
-    "run": "Run a worker until it is told to stop.",
-    "discover": "List the projects that the machine identity can see.",
-    "submit": "Load requests in bulk from CSV or JSON Lines.",
-    "plan": "Show what a bulk file would change, and change nothing.",
-    "status": "Show the progress, and what needs your attention.",
-    "list": "List requests.",
-    "show": "Show one request, its attempts, and what happens next.",
-    "rotations": "List rotations and their keys.",
-    "retry": "Retry failed, cancelled or waiting requests.",
-    "cancel": "Cancel requests that have not finished.",
-    "remove": "Delete connections from Infisical.",
-    "rekey": "Send connections the current key of their credential.",
-    "pause": "Pause a target: workers claim none of its requests.",
-    "resume": "Resume a paused target.",
-    "limit": "Limit a target while workers run.",
-    "export": "Export requests and results as CSV, JSON Lines or a page.",
-    "verify": "Compare the recorded connections with Infisical.",
-    "doctor": "Check every precondition, and say how to fix problems.",
-    "healthcheck": "Check whether the worker on this host is healthy.",
-    "keys": "Manage the key pairs that seal API keys.",
-    "seal": "Seal one API key, read from standard input.",
-    "grant": "Give database roles the rights they need, and no more.",
-    "database": "Show where the database is, or run a program on it.",
-    "settings": "Show the effective settings and their sources.",
-    "simulate": "Serve a simulated Infisical for your tests.",
-}
 
 
 class LazyGroup(TyperGroup):
@@ -83,8 +30,7 @@ class LazyGroup(TyperGroup):
 
 def load_command(name: str) -> Any:
     """Import one of `COMMANDS` and convert it for Typer."""
-    module = next(module for module, names in MODULES.items() if name in names)
-    function = getattr(import_module(f"provisioner.cli.{module}"), name)
+    function = getattr(import_module(f"provisioner.cli.{COMMANDS[name].module}"), name)
     if isinstance(function, typer.Typer):
         group = function
     else:
@@ -131,8 +77,8 @@ def _stub() -> None:
     """A placeholder for a command in the list."""
 
 
-for _name, _summary in COMMANDS.items():
-    app.command(name=_name, help=_summary)(_stub)
+for _name, _command in COMMANDS.items():
+    app.command(name=_name, help=_command.summary)(_stub)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from provisioner.core.alerts import advice_for
+from provisioner.core.alerts import PLAN, advice_for
+from provisioner.core.reports import is_restriction
 from provisioner.core.requests import Detail
 from provisioner.core.text import several
 
@@ -180,7 +181,9 @@ def _blockers(request: Detail, words: Formatters) -> Iterator[str]:
             f"target {request.target} was paused at {words.moment(request.paused_at)}{by};"
             f" `provisioner resume {request.target}` resumes it"
         )
-    if request.trouble:
+    if is_restriction(request.trouble):
+        yield f"the plan of Infisical at {request.target} has no secret rotations: {advice_for(PLAN)}"
+    elif request.trouble:
         yield f"target {request.target} is in trouble: {request.trouble}; work resumes automatically once that is over"
     if not request.workers:
         yield f"no worker serves target {request.target}: `provisioner run` starts one"

@@ -1,4 +1,7 @@
-"""All parameters that libpq of PostgreSQL 14 to 18 knows, with their environment variables and how we treat them."""
+"""Every parameter that libpq of PostgreSQL 14 to 18 knows, with its environment variable, and what it means to us.
+
+`docs/postgresql.md` says more about each of them.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,141 +20,103 @@ class Keyword:
     name: str
     variable: str | None
     how: How
-    note: str
+    note: str = ""
     values: frozenset[str] = frozenset()
 
 
-def _one(how: How, name: str, variable: str | None, note: str, values: str = "") -> Keyword:
-    return Keyword(name=name, variable=variable, how=how, note=note, values=frozenset(values.split()))
-
-
-_SWITCH: Final = "0 1"
-_TLS: Final = "TLSv1 TLSv1.1 TLSv1.2 TLSv1.3"
+_OBEYED: Final = {
+    "host": "PGHOST",
+    "hostaddr": "PGHOSTADDR",
+    "port": "PGPORT",
+    "dbname": "PGDATABASE",
+    "user": "PGUSER",
+    "password": "PGPASSWORD",
+    "passfile": "PGPASSFILE",
+    "channel_binding": "PGCHANNELBINDING",
+    "connect_timeout": "PGCONNECT_TIMEOUT",
+    "options": "PGOPTIONS",
+    "application_name": "PGAPPNAME",
+    "keepalives": None,
+    "keepalives_idle": None,
+    "keepalives_interval": None,
+    "keepalives_count": None,
+    "tcp_user_timeout": None,
+    "sslmode": "PGSSLMODE",
+    "requiressl": "PGREQUIRESSL",
+    "sslnegotiation": "PGSSLNEGOTIATION",
+    "sslcert": "PGSSLCERT",
+    "sslkey": "PGSSLKEY",
+    "sslpassword": None,
+    "sslkeylogfile": None,
+    "sslcertmode": "PGSSLCERTMODE",
+    "sslrootcert": "PGSSLROOTCERT",
+    "sslcrl": "PGSSLCRL",
+    "sslcrldir": "PGSSLCRLDIR",
+    "sslsni": "PGSSLSNI",
+    "ssl_min_protocol_version": "PGSSLMINPROTOCOLVERSION",
+    "ssl_max_protocol_version": "PGSSLMAXPROTOCOLVERSION",
+    "krbsrvname": "PGKRBSRVNAME",
+    "service": "PGSERVICE",
+    "servicefile": "PGSERVICEFILE",
+    "target_session_attrs": "PGTARGETSESSIONATTRS",
+    "load_balance_hosts": "PGLOADBALANCEHOSTS",
+}
+# The only values of some of them.
+_VALUES: Final = {
+    "channel_binding": "disable prefer require",
+    "keepalives": "0 1",
+    "sslmode": "disable allow prefer require verify-ca verify-full",
+    "requiressl": "0 1",
+    "sslnegotiation": "postgres direct",
+    "sslcertmode": "allow disable",
+    "sslsni": "0 1",
+    "ssl_min_protocol_version": "TLSv1 TLSv1.1 TLSv1.2 TLSv1.3",
+    "ssl_max_protocol_version": "TLSv1 TLSv1.1 TLSv1.2 TLSv1.3",
+    "target_session_attrs": "any read-write read-only primary standby prefer-standby",
+    "load_balance_hosts": "disable random",
+}
+_DROPPED: Final = {
+    "client_encoding": "PGCLIENTENCODING",
+    "fallback_application_name": None,
+    "sslcompression": "PGSSLCOMPRESSION",
+    "max_protocol_version": "PGMAXPROTOCOLVERSION",
+    "authtype": None,
+    "tty": None,
+}
 _OAUTH: Final = "OAuth logins are not supported: use a password or a client certificate"
 _SCRAM: Final = "the login needs the password itself: put it into the URL or a password file"
+# The reason, and the values that change nothing.
+_REFUSED: Final[Mapping[str, tuple[str | None, str, str]]] = {
+    "require_auth": (
+        "PGREQUIREAUTH",
+        "the server chooses how to log in; remove it, and check the server with sslmode=verify-full",
+        "",
+    ),
+    "replication": (None, "a replication session runs no queries; remove it", "false off no 0"),
+    "gssencmode": ("PGGSSENCMODE", "sessions are encrypted with TLS only: use sslmode", "disable prefer"),
+    "requirepeer": (
+        "PGREQUIREPEER",
+        "the account behind a socket is not checked; remove it, or check the server with TLS",
+        "",
+    ),
+    "min_protocol_version": ("PGMINPROTOCOLVERSION", "sessions use version 3.0 of the protocol; remove it", "3.0"),
+    "gsslib": ("PGGSSLIB", "only `gssapi` is available", "gssapi"),
+    "gssdelegation": ("PGGSSDELEGATION", "credentials are not delegated; remove it", "0"),
+    "scram_client_key": (None, _SCRAM, ""),
+    "scram_server_key": (None, _SCRAM, ""),
+    **dict.fromkeys(
+        [f"oauth_{part}" for part in ("issuer", "client_id", "client_secret", "scope", "ca_file")], (None, _OAUTH, "")
+    ),
+}
 
 KEYWORDS: Final[Mapping[str, Keyword]] = {
-    keyword.name: keyword
-    for keyword in (
-        _one("obeyed", "host", "PGHOST", "one or several, tried in this order; a path is the directory of a socket"),
-        _one("obeyed", "hostaddr", "PGHOSTADDR", "used instead of looking up `host`"),
-        _one("obeyed", "port", "PGPORT", "one for all hosts, or one each"),
-        _one("obeyed", "dbname", "PGDATABASE", "the user's name by default"),
-        _one("obeyed", "user", "PGUSER", "the name of this process's account by default"),
-        _one("obeyed", "password", "PGPASSWORD", "takes precedence over the password file"),
-        _one("obeyed", "passfile", "PGPASSFILE", "read again for each connection; its mode must be 0600 or stricter"),
-        _one(
-            "refused",
-            "require_auth",
-            "PGREQUIREAUTH",
-            "the server chooses how to log in; remove it, and check the server with sslmode=verify-full",
-        ),
-        _one(
-            "obeyed",
-            "channel_binding",
-            "PGCHANNELBINDING",
-            "`require` checks the server's certificate and host instead, as sslmode=verify-full does",
-            "disable prefer require",
-        ),
-        _one("obeyed", "connect_timeout", "PGCONNECT_TIMEOUT", "seconds for each host: 10 by default, at most 60"),
-        _one("dropped", "client_encoding", "PGCLIENTENCODING", "sessions always use UTF-8"),
-        _one("obeyed", "options", "PGOPTIONS", "sent unchanged; what a session needs is set afterwards"),
-        _one("obeyed", "application_name", "PGAPPNAME", "the worker's name by default"),
-        _one("dropped", "fallback_application_name", None, "each session already has a name"),
-        _one("obeyed", "keepalives", None, "on by default", _SWITCH),
-        _one("obeyed", "keepalives_idle", None, "seconds"),
-        _one("obeyed", "keepalives_interval", None, "seconds"),
-        _one("obeyed", "keepalives_count", None, "probes"),
-        _one("obeyed", "tcp_user_timeout", None, "milliseconds"),
-        _one("refused", "replication", None, "a replication session runs no queries; remove it", "false off no 0"),
-        _one(
-            "refused",
-            "gssencmode",
-            "PGGSSENCMODE",
-            "sessions are encrypted with TLS only: use sslmode",
-            "disable prefer",
-        ),
-        _one(
-            "obeyed",
-            "sslmode",
-            "PGSSLMODE",
-            "`prefer` by default",
-            "disable allow prefer require verify-ca verify-full",
-        ),
-        _one("obeyed", "requiressl", "PGREQUIRESSL", "1 means sslmode=require", _SWITCH),
-        _one(
-            "obeyed",
-            "sslnegotiation",
-            "PGSSLNEGOTIATION",
-            "`direct` needs sslmode=require or stricter",
-            "postgres direct",
-        ),
-        _one("dropped", "sslcompression", "PGSSLCOMPRESSION", "nothing is compressed"),
-        _one("obeyed", "sslcert", "PGSSLCERT", "~/.postgresql/postgresql.crt by default, if it exists"),
-        _one("obeyed", "sslkey", "PGSSLKEY", "~/.postgresql/postgresql.key by default"),
-        _one("obeyed", "sslpassword", None, "opens sslkey"),
-        _one("obeyed", "sslkeylogfile", None, "a file for the TLS session keys, for debugging"),
-        _one(
-            "obeyed",
-            "sslcertmode",
-            "PGSSLCERTMODE",
-            "`require` is refused, because we cannot see whether the server asks for a certificate",
-            "allow disable",
-        ),
-        _one(
-            "obeyed",
-            "sslrootcert",
-            "PGSSLROOTCERT",
-            "a file, or `system` for this machine's CAs (sslmode=verify-full); by default ~/.postgresql/root.crt",
-        ),
-        _one("obeyed", "sslcrl", "PGSSLCRL", "~/.postgresql/root.crl by default, if it exists"),
-        _one("obeyed", "sslcrldir", "PGSSLCRLDIR", "a directory prepared with `openssl rehash`"),
-        _one("obeyed", "sslsni", "PGSSLSNI", "0 is not possible with sslmode=verify-full", _SWITCH),
-        _one(
-            "refused",
-            "requirepeer",
-            "PGREQUIREPEER",
-            "the account behind a socket is not checked; remove it, or check the server with TLS",
-        ),
-        _one("obeyed", "ssl_min_protocol_version", "PGSSLMINPROTOCOLVERSION", "TLSv1.2 by default", _TLS),
-        _one("obeyed", "ssl_max_protocol_version", "PGSSLMAXPROTOCOLVERSION", "the newest by default", _TLS),
-        _one(
-            "refused",
-            "min_protocol_version",
-            "PGMINPROTOCOLVERSION",
-            "sessions use version 3.0 of the protocol; remove it",
-            "3.0",
-        ),
-        _one("dropped", "max_protocol_version", "PGMAXPROTOCOLVERSION", "we use 3.0, which every server supports"),
-        _one("obeyed", "krbsrvname", "PGKRBSRVNAME", "for logins with GSSAPI, which need the Python package `gssapi`"),
-        _one("refused", "gsslib", "PGGSSLIB", "only `gssapi` is available", "gssapi"),
-        _one("refused", "gssdelegation", "PGGSSDELEGATION", "credentials are not delegated; remove it", "0"),
-        _one("refused", "scram_client_key", None, _SCRAM),
-        _one("refused", "scram_server_key", None, _SCRAM),
-        _one("obeyed", "service", "PGSERVICE", "its parameters apply unless the URL has them"),
-        _one("obeyed", "servicefile", "PGSERVICEFILE", "by default ~/.pg_service.conf, else the one in PGSYSCONFDIR"),
-        _one(
-            "obeyed",
-            "target_session_attrs",
-            "PGTARGETSESSIONATTRS",
-            "`any` by default; workers need a server that accepts writes",
-            "any read-write read-only primary standby prefer-standby",
-        ),
-        _one("obeyed", "load_balance_hosts", "PGLOADBALANCEHOSTS", "", "disable random"),
-        *(
-            _one("refused", f"oauth_{part}", None, _OAUTH)
-            for part in ("issuer", "client_id", "client_secret", "scope", "ca_file")
-        ),
-        _one("dropped", "authtype", None, "has no meaning since PostgreSQL 7"),
-        _one("dropped", "tty", None, "has no meaning since PostgreSQL 14"),
-    )
-}
-# Environment variables without a parameter.
-VARIABLES: Final[Mapping[str, tuple[How, str]]] = {
-    "PGSYSCONFDIR": ("obeyed", "directory of `pg_service.conf`, if it is not in the home directory"),
-    "PGDATESTYLE": ("dropped", "dates are not exchanged as text"),
-    "PGTZ": ("dropped", "times are exchanged with their time zone"),
-    "PGGEQO": ("dropped", "no statement of ours joins that many tables"),
-    "PGLOCALEDIR": ("dropped", "for messages of libpq, which is not used"),
-    "PGREALM": ("dropped", "has no meaning since PostgreSQL 9.3"),
+    **{
+        name: Keyword(name=name, variable=variable, how="obeyed", values=frozenset(_VALUES.get(name, "").split()))
+        for name, variable in _OBEYED.items()
+    },
+    **{name: Keyword(name=name, variable=variable, how="dropped") for name, variable in _DROPPED.items()},
+    **{
+        name: Keyword(name=name, variable=variable, how="refused", note=note, values=frozenset(values.split()))
+        for name, (variable, note, values) in _REFUSED.items()
+    },
 }

@@ -1,4 +1,4 @@
-"""The protocols through which the worker reaches the outside; `ports_beside.py` has those for other tasks.
+"""The protocols through which the worker reaches the outside; `background_ports.py` has those for other tasks.
 
 Times are aware `datetime`s on the database's clock, durations are seconds.
 """

@@ -10,7 +10,7 @@ from provisioner.core.pacing import MIN_SHARE
 from provisioner.core.queue_values import OperatorLimit
 from provisioner.core.text import several
 
-# The states of `Progress`, in the order in which people are told of them.
+# The states of `Progress`, in the order in which they are shown.
 STATES: Final = (
     *("succeeded", "failed", "cancelled", "removed", "in_flight", "updating", "removing"),
     *("ready", "waiting", "retrying", "quarantined"),
@@ -54,6 +54,28 @@ class Progress:
     def finished(self) -> int:
         """The number of requests that have ended, in success or failure."""
         return self.succeeded + self.failed + self.cancelled + self.removed
+
+
+# Nobody has requested anything.
+EMPTY: Final = Progress(
+    batch=None,
+    total=True,
+    requests=0,
+    waiting=0,
+    ready=0,
+    in_flight=0,
+    succeeded=0,
+    failed=0,
+    cancelled=0,
+    started_at=None,
+    ended_at=None,
+    ends_at=None,
+)
+
+
+def is_restriction(trouble: str | None) -> bool:
+    """Whether a target is in trouble because Infisical's plan lacks the feature."""
+    return "plan restriction" in (trouble or "").lower()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +136,7 @@ class TargetReport:
     @property
     def restricted(self) -> bool:
         """Whether Infisical says that its plan lacks the feature; that lasts until a person changes the plan."""
-        return "plan restriction" in (self.trouble or "").lower()
+        return is_restriction(self.trouble)
 
     @property
     def troubles(self) -> str:

@@ -4,7 +4,7 @@ This is the bookkeeping between two exchanges (`core.concurrency`), without I/O 
 clock that never jumps.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import Enum, auto
 
 from provisioner.core.concurrency import FIRST_STALL, SELF_HOSTED_LIMIT, CallReport
@@ -25,6 +25,8 @@ class Ending(Enum):
 
 @dataclass(slots=True)
 class _Tally:
+    """The part of the next `CallReport` that is counted."""
+
     calls: int = 0
     accepted: int = 0
     elapsed: float = 0.0
@@ -138,18 +140,10 @@ class Slots:
             wanted=wanted,
             running=len(self._out),
             slots=self.slots,
-            calls=tally.calls,
-            accepted=tally.accepted,
-            elapsed=tally.elapsed,
-            failed=tally.failed,
-            slow=tally.slow,
-            lost=tally.lost,
-            refused=tally.refused,
-            metered=tally.metered,
-            quick=tally.quick,
             pressed=pressed,
             oldest=max(0.0, now - next(iter(self._out.values()), now)),
             ended_ago=max(0.0, now - self._ended_at) if tally.calls else 0.0,
+            **asdict(tally),
         )
 
     def obey(self, allotment: Allotment, now: float, *, told: CallReport) -> None:

@@ -33,6 +33,10 @@ LASTING_PAUSE: Final = 60.0
 WORKING_FOR: Final = 10.0
 
 
+def _probes(at: float, pause: float, now: float) -> tuple[int, float]:
+    return (0, at - now) if now < at else (1, pause)
+
+
 class Breaker:
     """Withholds a target's calls while nothing works there."""
 
@@ -54,11 +58,7 @@ class Breaker:
 
     def allowance(self, now: float) -> tuple[int | None, float]:
         """Return how many calls may run at once (None: any number), and the seconds until that may change."""
-        if not self.is_open:
-            return None, 0.0
-        if now < self._probe_at:
-            return 0, self._probe_at - now
-        return 1, self._pause
+        return _probes(self._probe_at, self._pause, now) if self.is_open else (None, 0.0)
 
     def observe(self, result: Result, reason: str, now: float) -> bool:
         """Note the result of one call; returns whether it opened or closed the breaker."""
@@ -156,11 +156,7 @@ class Upstream:
 
     def allowance(self, now: float) -> tuple[int | None, float]:
         """Return how many creates may run at once (None: any number), and the seconds until that may change."""
-        if not self.is_open:
-            return None, 0.0
-        if now < self._probe_at:
-            return 0, self._probe_at - now
-        return 1, self._pause
+        return _probes(self._probe_at, self._pause, now) if self.is_open else (None, 0.0)
 
     def may_send(self, now: float) -> bool:
         """Whether a create may be sent; during an outage, the caller that gets True is the probe."""

@@ -31,36 +31,46 @@ def read_answer(reply: Reply) -> Observation:
 
     See `is_unexplained` for a 401 that does not say whether it is about the token or the key.
     """
-    return _read_success(reply) if reply.is_success else read_refusal(reply)
+    if not reply.is_success:
+        return read_refusal(reply)
+    return described(reply, "appConnection", lambda data: _SUCCESS[reply.asked.action](reply, data))
 
 
 def read_list(reply: Reply) -> tuple[Observation, tuple[Connection, ...]]:
     """Interpret the list of a project's connections; returns them too if it is `FOUND`."""
-    return listed(reply, lambda data: _connections(data, reply.asked.project_id))
+    seen, connections = listed(reply, "appConnections", lambda data: recordable(read_connection(data)))
+    return seen, tuple(found for found in connections if _in_project(found, reply.asked.project_id))
 
 
-def listed(reply: Reply, read: Callable[[Any], tuple[T, ...]]) -> tuple[Observation, tuple[T, ...]]:
-    """Interpret a list, whose content `read` takes out of its JSON; returns that too if it is `FOUND`."""
+def described(reply: Reply, field: str, read: Callable[[Any], Observation]) -> Observation:
+    """Interpret a success by the part of its JSON that describes one thing, which `read` interprets."""
+    try:
+        return read(_part(reply, field))
+    except Unreadable as exc:
+        return not_understood(reply, exc)
+
+
+def listed(reply: Reply, field: str, read: Callable[[Any], T]) -> tuple[Observation, tuple[T, ...]]:
+    """Interpret a list, whose entries `read` reads; returns them too if it is `FOUND`."""
     if not reply.is_success:
         return read_refusal(reply), ()
     try:
-        return reply.shows(Result.FOUND), read(read_json(reply.body))
+        entries = _part(reply, field)
+        if not isinstance(entries, list):
+            raise Unreadable(f"it holds no list of {field}")  # noqa: TRY301 - told like what an entry lacks
+        return reply.shows(Result.FOUND), tuple(map(read, entries))
     except Unreadable as exc:
         return not_understood(reply, exc), ()
+
+
+def _part(reply: Reply, field: str) -> Any:
+    data = read_json(reply.body)
+    return data.get(field) if isinstance(data, dict) else None
 
 
 def is_unexplained(observation: Observation) -> bool:
     """Whether this 401 may be about the token as well as the key, which one cheap call will settle."""
     return observation.result is Result.TOKEN_TROUBLE and observation.message.startswith((UNEXPLAINED, FOREIGN))
-
-
-def _read_success(reply: Reply) -> Observation:
-    asked = reply.asked
-    try:
-        data = read_json(reply.body)
-        return _SUCCESS[asked.action](reply, data.get("appConnection") if isinstance(data, dict) else None)
-    except Unreadable as exc:
-        return not_understood(reply, exc)
 
 
 def not_understood(reply: Reply, problem: Unreadable) -> Observation:
@@ -125,14 +135,3 @@ _SUCCESS: Final[dict[Action, Callable[[Reply, Any], Observation]]] = {
 
 def _in_project(connection: Connection, project_id: str | None) -> bool:
     return project_id is None or (connection.project_id or "").lower() == project_id.lower()
-
-
-def _listed(data: Any) -> Connection:
-    return recordable(read_connection(data))
-
-
-def _connections(data: Any, project_id: str | None) -> tuple[Connection, ...]:
-    listed = data.get("appConnections") if isinstance(data, dict) else None
-    if not isinstance(listed, list):
-        raise Unreadable("it holds no list of connections")
-    return tuple(found for found in map(_listed, listed) if _in_project(found, project_id))

@@ -7,14 +7,14 @@ from typing import Any
 
 from provisioner.core.model import Observation, Result
 from provisioner.core.projects import LONGEST_NAME, SeenProject
-from provisioner.infisical.answers import listed, not_understood
-from provisioner.infisical.parts import Reply, Unreadable, clean, is_uuid, read_envelope, read_json, text_of
+from provisioner.infisical.answers import described, listed
+from provisioner.infisical.parts import Reply, Unreadable, clean, is_uuid, read_envelope, text_of
 from provisioner.infisical.refusals import read_refusal
 
 
 def read_projects(reply: Reply) -> tuple[Observation, tuple[SeenProject, ...]]:
     """Return `FOUND` with the projects, or what prevented it."""
-    return listed(reply, _projects)
+    return listed(reply, "projects", _project)
 
 
 def read_project(reply: Reply) -> Observation:
@@ -25,21 +25,13 @@ def read_project(reply: Reply) -> Observation:
         if seen.result is Result.PROJECT_MISSING and not (said and asked_for in said.message.lower()):
             return reply.shows(Result.UNKNOWN, "the answer is about another project")
         return seen
-    try:
-        data = read_json(reply.body)
-        found = _project(data.get("project") if isinstance(data, dict) else None)
-    except Unreadable as exc:
-        return not_understood(reply, exc)
-    if found.id != asked_for:
-        return reply.shows(Result.UNKNOWN, "the answer is about another project")
-    return reply.shows(Result.FOUND)
 
+    def found(data: Any) -> Observation:
+        if _project(data).id != asked_for:
+            return reply.shows(Result.UNKNOWN, "the answer is about another project")
+        return reply.shows(Result.FOUND)
 
-def _projects(data: Any) -> tuple[SeenProject, ...]:
-    found = data.get("projects") if isinstance(data, dict) else None
-    if not isinstance(found, list):
-        raise Unreadable("it holds no list of projects")
-    return tuple(map(_project, found))
+    return described(reply, "project", found)
 
 
 def _project(data: Any) -> SeenProject:

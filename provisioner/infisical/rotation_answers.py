@@ -5,8 +5,8 @@ from typing import Any, Final, TypeVar
 
 from provisioner.core.model import Action, Observation, Proof, Result
 from provisioner.core.rotations import Rotation
-from provisioner.infisical.answers import listed, not_understood
-from provisioner.infisical.parts import Expected, Reply, Unreadable, clean, is_uuid, moment_of, read_json, text_of
+from provisioner.infisical.answers import described, listed
+from provisioner.infisical.parts import Expected, Reply, Unreadable, clean, is_uuid, moment_of, text_of
 from provisioner.infisical.refusals import read_refusal
 
 # Refusals before OpenRouter is asked for a key begin like this: they are about the row, and no key was made.
@@ -28,12 +28,7 @@ def read_rotation(reply: Reply) -> Observation:
     """Interpret an answer to a call about a rotation, as `read_answer` does for connections."""
     if not reply.is_success:
         return _refined(reply.asked, read_refusal(reply))
-    try:
-        data = read_json(reply.body)
-        rotation = _rotation(data.get("secretRotation") if isinstance(data, dict) else None)
-        return _about(reply, rotation)
-    except Unreadable as exc:
-        return not_understood(reply, exc)
+    return described(reply, "secretRotation", lambda data: _about(reply, _rotation(data)))
 
 
 def _about(reply: Reply, rotation: Rotation) -> Observation:
@@ -68,15 +63,8 @@ def _lowered(*texts: str | None) -> list[str]:
 
 def read_rotations(reply: Reply) -> tuple[Observation, tuple[Rotation, ...]]:
     """Interpret the list of a project's rotations, as `read_list` does for connections."""
-    seen, rotations = listed(reply, _rotations)
+    seen, rotations = listed(reply, "secretRotations", _rotation)
     return (seen if reply.is_success else _refined(reply.asked, seen)), rotations
-
-
-def _rotations(data: Any) -> tuple[Rotation, ...]:
-    found = data.get("secretRotations") if isinstance(data, dict) else None
-    if not isinstance(found, list):
-        raise Unreadable("it holds no list of rotations")
-    return tuple(map(_rotation, found))
 
 
 def _refined(asked: Expected, seen: Observation) -> Observation:

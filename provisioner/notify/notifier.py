@@ -7,9 +7,9 @@ from typing import Final
 
 import structlog
 
+from provisioner.core.background_ports import Outbox, Receiver
 from provisioner.core.errors import ProvisionerError, is_outage
 from provisioner.core.notices import is_given_up, pause_after
-from provisioner.core.ports_beside import Outbox, Receiver
 
 log = structlog.stdlib.get_logger()
 

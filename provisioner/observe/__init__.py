@@ -1,1 +1,1 @@
-"""What an operator sees: logs, metrics, the status port."""
+"""What operators see: logs, metrics, the status port."""

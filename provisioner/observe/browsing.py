@@ -1,6 +1,6 @@
-"""The pages of requests: a list of those that somebody looks for, and the story of one. Pure, as `page` is.
+"""The pages of requests: a list of search results, and the history of one request. Pure, like `page`.
 
-Of a credential only its name or the id of its sealing key is ever read.
+Of a credential, only its name or the id of its sealing key is ever read.
 """
 
 import re
@@ -21,18 +21,18 @@ from provisioner.observe.words import environment, link, masked, moment
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-LONGEST: Final = 200  # characters that somebody may look for
+LONGEST: Final = 200  # characters of a search text
 LARGEST_ID: Final = 2**63 - 1
 _ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")  # as the database writes it: on one line
 STATES: Final = ("pending", *State)
 _KINDS: Final = {"succeeded": "good", "failed": "bad", "quarantined": "bad"}
-_STUCK: Final = frozenset({"failed", "cancelled", "retrying", "quarantined"})  # a retry goes on with these
+_STUCK: Final = frozenset({"failed", "cancelled", "retrying", "quarantined"})  # a retry continues these
 _WORDS: Final = Formatters(moment, duration)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListView:
-    """What is looked for, what was found, and why nothing was, if nobody could look."""
+    """The search, its results, and why there are none if the search failed."""
 
     query: Query
     found: Found | None
@@ -40,24 +40,24 @@ class ListView:
 
     @property
     def is_filtered(self) -> bool:
-        """Whether not all requests are meant."""
+        """Whether the search is restricted at all."""
         return self.query != Query()
 
     @property
     def caption(self) -> str:
-        """What the table is called."""
+        """The table's caption."""
         return "Found, the newest first" if self.is_filtered else "All requests, the newest first"
 
     @property
     def newer(self) -> str:
-        """The way to newer requests; empty if there are none."""
+        """The link to newer requests; empty if there are none."""
         if self.found is None or not self.found.newer or not self.found.requests:
             return ""
         return address(replace(self.query, before=None, after=self.found.requests[0].id))
 
     @property
     def further(self) -> str:
-        """The way on, where there was no time to look through all; empty if there was."""
+        """The link that continues the search if it ran out of time; empty if it did not."""
         if self.found is None or self.found.searched_to is None:
             return ""
         edge = self.found.searched_to
@@ -67,7 +67,7 @@ class ListView:
 
     @property
     def older(self) -> str:
-        """The way to older requests; empty if there are none."""
+        """The link to older requests; empty if there are none."""
         if self.found is None or not self.found.older or not self.found.requests:
             return ""
         return address(replace(self.query, after=None, before=self.found.requests[-1].id))
@@ -75,7 +75,7 @@ class ListView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestView:
-    """One request, and why nothing is known of it, if nobody could look."""
+    """One request, and why nothing is known about it if it could not be read."""
 
     request: int
     story: RequestHistory | None
@@ -88,18 +88,18 @@ class RequestView:
 
     @property
     def command(self) -> str:
-        """What a person can do about it, to be copied; empty if there is nothing to do."""
+        """The command that a person can run; empty if there is nothing to do."""
         return _command(self.story.detail) if self.story else ""
 
     @property
     def facts(self) -> list[tuple[str, str | datetime]]:
-        """What is known of it, without what is not there."""
+        """The known facts, leaving out empty ones."""
         return list(_facts(self.story)) if self.story else []
 
 
 def _command(detail: Detail) -> str:
     if detail.waits_for is not None or detail.error_code == "connection_failed":
-        # A rotation goes the way of its connection, so that is where something can be done.
+        # A rotation follows its connection, so the connection's request is the one to retry.
         if detail.awaited_id is None:
             return f"provisioner list --project {detail.project_id}"
         return f"provisioner {'show' if detail.waits_for else 'retry'} {detail.awaited_id}"
@@ -113,7 +113,7 @@ def _command(detail: Detail) -> str:
 
 
 def parse_query(given: Mapping[str, str]) -> Query:
-    """What an address asks for; what is no id is no id, and nothing is longer than any name."""
+    """Parse a search from an address; invalid ids are ignored, and texts are cut to the longest name."""
     texts = {
         name: _storable(given.get(name, ""))[:LONGEST].strip() for name in ("q", "state", "error", "batch", "target")
     }
@@ -129,19 +129,19 @@ def parse_query(given: Mapping[str, str]) -> Query:
 
 
 def _storable(text: str) -> str:
-    """The text as the database can be asked for it: without half characters and zero bytes."""
+    """Remove characters that the database cannot store: lone surrogates and zero bytes."""
     return text.encode("utf-8", "replace").decode().replace("\0", "").lstrip()
 
 
 def parse_id(text: str) -> int | None:
-    """The id that a text names, if it names one."""
+    """Parse an id; None if the text is not one."""
     if not text.isascii() or not text.isdigit() or len(text) > 19:
         return None
     return number if 1 <= (number := int(text)) <= LARGEST_ID else None
 
 
 def address(query: Query) -> str:
-    """The address that asks for this."""
+    """Return the address of a search."""
     return link(
         "requests",
         q=query.text,
@@ -155,7 +155,7 @@ def address(query: Query) -> str:
 
 
 def render_list(view: ListView) -> str:
-    """The page with a list."""
+    """Return the page with a list."""
     template = _environment().get_template("requests.html")
     return template.render(
         view=view, version=__version__, root="", states=STATES, errors=tuple(ADVICE), sought=masked(view.query.text)
@@ -163,7 +163,7 @@ def render_list(view: ListView) -> str:
 
 
 def render_story(view: RequestView) -> str:
-    """The page of one request."""
+    """Return the page of one request."""
     return _environment().get_template("request.html").render(view=view, version=__version__, root="../")
 
 

@@ -1,4 +1,4 @@
-"""Looks at the database for however many want to know: seldom, shared, and none while nobody does."""
+"""Share database queries among any number of readers: rarely repeated, and never run while nobody asks."""
 
 import asyncio
 from collections import OrderedDict
@@ -11,21 +11,21 @@ from provisioner.core.errors import ProvisionerError
 K = TypeVar("K")
 T = TypeVar("T")
 
-EVERY: Final = 1.0  # seconds between two looks at the most frequent
-KEPT: Final = 32  # answers to a question with something to fill in
-SHARE: Final = 0.1  # of the time that may be spent on looking: a slow look is repeated more seldom
+EVERY: Final = 1.0  # seconds between two runs at least
+KEPT: Final = 32  # results of a query with an argument that are kept
+SHARE: Final = 0.1  # of the time that may be spent on a query: a slow query is repeated less often
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class CachedRead(Generic[T]):
-    """What was seen last, if anything was; `trouble` is why the newest look saw nothing."""
+    """The latest result, if any; `trouble` is why the latest run failed."""
 
     seen: T | None = None
     trouble: str = ""
 
 
 class Gate:
-    """Lets one look through at a time, and the next one `every` seconds later at the earliest."""
+    """Lets one query run at a time, and the next one at least `every` seconds later."""
 
     def __init__(self, *, monotonic: Callable[[], float], every: float = EVERY) -> None:
         self.monotonic = monotonic
@@ -34,13 +34,13 @@ class Gate:
         self._next_at = float("-inf")
 
     async def turn(self) -> None:
-        """Wait until the next look may begin, for the holder of the lock."""
+        """Wait until the next query may run; for the holder of the lock."""
         await asyncio.sleep(max(0.0, self._next_at - self.monotonic()))
         self._next_at = self.monotonic() + self._every
 
 
 class CachedQuery(Generic[T]):
-    """One question to the database, asked again after `fresh` seconds. What takes longer than `timeout` is given up."""
+    """One database query, repeated after `fresh` seconds. A run longer than `timeout` is cancelled."""
 
     def __init__(self, ask: Callable[[], Awaitable[T]], gate: Gate, *, timeout: float, fresh: float = EVERY) -> None:
         self._ask = ask
@@ -52,11 +52,11 @@ class CachedQuery(Generic[T]):
         self._fresh_until = float("-inf")
 
     async def read(self) -> CachedRead[T]:
-        """Return what is seen now, or was a moment ago."""
+        """Return a result that is new, or only slightly older."""
         came_at = self._gate.monotonic()
         if came_at >= self._fresh_until:
             async with self._gate.one_at_a_time:
-                # Who was before us in line may have asked the same, after we came.
+                # An earlier caller may have run the same query after we called.
                 if self._asked_at <= came_at:
                     await self._gate.turn()
                     await self._renew()
@@ -78,7 +78,7 @@ class CachedQuery(Generic[T]):
 
 
 class KeyedCachedQuery(Generic[K, T]):
-    """One question to the database with something to fill in; the latest answers are kept for a moment."""
+    """A database query with an argument; the latest results are kept for a moment."""
 
     def __init__(self, ask: Callable[[K], Awaitable[T]], gate: Gate, *, timeout: float) -> None:
         self._ask = ask
@@ -87,7 +87,7 @@ class KeyedCachedQuery(Generic[K, T]):
         self._queries: OrderedDict[K, CachedQuery[T]] = OrderedDict()
 
     async def read(self, key: K) -> CachedRead[T]:
-        """Return what is seen now, or was a moment ago."""
+        """Return a result that is new, or only slightly older."""
         query = self._queries.get(key)
         if query is None:
             query = self._queries[key] = CachedQuery(lambda: self._ask(key), self._gate, timeout=self._timeout)

@@ -1,9 +1,8 @@
-"""Every metric that there is: its name, kind, unit and labels, and what it means.
+"""The list of all metrics: names, kinds, units, labels and meanings.
 
-`docs/metrics.md` is made from this list, and what `metrics` exports is checked against it.
+`docs/metrics.md` is generated from it, and the export of `metrics` is checked against it.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -12,7 +11,7 @@ PREFIX: Final = "provisioner_"
 
 
 class Kind(StrEnum):
-    """What Prometheus does with a metric."""
+    """The kinds of metrics in Prometheus."""
 
     COUNTER = "counter"
     GAUGE = "gauge"
@@ -21,7 +20,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """One metric. `shared`: read from the database, so every worker exports the same; take the maximum over them."""
+    """One metric. `shared`: read from the database, so all workers export the same value; take the maximum."""
 
     name: str
     kind: Kind
@@ -32,7 +31,7 @@ class Metric:
 
     @property
     def full_name(self) -> str:
-        """The name that queries use; a histogram's parts have `_bucket`, `_sum` and `_count` at its end."""
+        """The name in queries; a histogram's series end with `_bucket`, `_sum` and `_count`."""
         return PREFIX + self.name + ("_total" if self.kind is Kind.COUNTER else "")
 
 
@@ -160,7 +159,7 @@ WRITES_LIMIT: Final = _gauge(
     "source",
     "by",
     shared=True,
-    help="The limit that rules a target's creates, and its source: operator (set with `provisioner limit`, by that "
+    help="The limit in effect for a target's creates, and its source: operator (set with `provisioner limit`, by that "
     "role), settings, or infisical (learned from answers). Missing while there is none.",
 )
 LIMIT_SET: Final = _gauge(
@@ -222,17 +221,3 @@ LEFT_BEHIND: Final = _gauge(
 )
 
 METRICS: Final = tuple(each for each in tuple(globals().values()) if isinstance(each, Metric))  # in the order above
-
-
-def metrics_table() -> str:
-    """All metrics as a table in Markdown."""
-    return "\n".join(_rows()) + "\n"
-
-
-def _rows() -> Iterator[str]:
-    yield "| metric | kind | unit | labels | meaning |"
-    yield "|---|---|---|---|---|"
-    for metric in METRICS:
-        labels = ", ".join(f"`{label}`" for label in metric.labels) or "none"
-        kind = f"{metric.kind}, shared" if metric.shared else str(metric.kind)
-        yield f"| `{metric.full_name}` | {kind} | {metric.unit} | {labels} | {metric.help} |"

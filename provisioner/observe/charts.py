@@ -1,4 +1,4 @@
-"""Recent activity, as bars: numbers in, places in a drawing out. Pure."""
+"""Draw recent activity as bars: from numbers to coordinates. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,13 +6,13 @@ from typing import Final
 
 from provisioner.core.history import Slot
 
-HEIGHT: Final = 60.0  # of a drawing, in units of which each slot is one wide
-LEAST: Final = 1.5  # what happened at all can be seen
+HEIGHT: Final = 60.0  # of a drawing, in units of one slot's width
+LEAST: Final = 1.5  # the lowest visible bar
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bar:
-    """A bar that stands on the ground or on another one."""
+    """A bar that stands on the ground or on another bar."""
 
     kind: str
     x: int
@@ -22,7 +22,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chart:
-    """Bars side by side, and how many the highest of them stands for."""
+    """Bars side by side, and the number that the highest represents."""
 
     bars: tuple[Bar, ...]
     slots: int
@@ -30,12 +30,12 @@ class Chart:
 
     @property
     def height(self) -> float:
-        """How high the drawing is."""
+        """The drawing's height."""
         return HEIGHT
 
 
 def chart(slots: Sequence[Slot], kinds: Sequence[tuple[str, str]]) -> Chart:
-    """Draw some numbers of each slot one above the other; `kinds` are their names in the slot and their colours."""
+    """Draw numbers of each slot on top of each other; `kinds` are their names in the slot and their colours."""
     most = max((sum(getattr(slot, name) for name, _ in kinds) for slot in slots), default=0)
     bars = []
     for x, slot in enumerate(slots):

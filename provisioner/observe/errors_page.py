@@ -1,4 +1,4 @@
-"""The page about errors: `docs/errors.md` as HTML, so that a reader of a cause is told what to do, offline too.
+"""The page about errors: `docs/errors.md` as HTML, so that readers find the advice offline too.
 
 Knows as much of Markdown as that page uses: headings, paragraphs, lists, code, tables, bold and links.
 """
@@ -21,15 +21,15 @@ _HEADING: Final = re.compile(r"(#+) (.+)")
 
 @cache
 def render_errors() -> str:
-    """The whole page."""
-    from markupsafe import Markup  # noqa: PLC0415 - comes with Jinja2, which waits for the first page
+    """Return the whole page."""
+    from markupsafe import Markup  # noqa: PLC0415 - part of Jinja2, which is loaded for the first page
 
     body = Markup("\n".join(_html(_source())))  # noqa: S704  # our own text, escaped below
     return environment().get_template("errors.html").render(body=body, version=__version__, root="")
 
 
 def _source() -> str:
-    """The page, from the package, or from the checkout that the package is in."""
+    """Return the page's text, from the package or from the checkout around it."""
     packaged = files("provisioner.observe") / "errors.md"
     if packaged.is_file():
         return packaged.read_text(encoding="utf-8")
@@ -69,7 +69,7 @@ def _table(lines: list[str]) -> str:
 
 
 def _spans(text: str) -> str:
-    """The text with its code, its bold words and its links on this page; other links are only words here."""
+    """Convert code, bold words and links to this page; other links become plain words."""
 
     def span(found: re.Match[str]) -> str:
         code, bold, stressed, words, where = found.groups()
@@ -89,5 +89,5 @@ def _spans(text: str) -> str:
 
 
 def _anchor(heading: str) -> str:
-    """The name of a heading, as GitHub makes it."""
+    """Return the anchor of a heading, as GitHub generates it."""
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")

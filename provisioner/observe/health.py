@@ -1,8 +1,8 @@
-"""Is this worker well? What the probes are told.
+"""Decide whether this worker is healthy, for the probes.
 
-Alive means that restarting would not help; ready means that requests are being taken on. A database that is away is
-no reason to restart a worker, for it waits and goes on by itself. Neither is a host that gives the worker no time: a
-restart takes more of it.
+Alive means that a restart would not help; ready means that requests are being taken on. An unavailable database is no
+reason to restart a worker, because the worker waits and continues by itself. Neither is a host that gives the worker no
+time: a restart would take more of it.
 """
 
 import asyncio
@@ -11,16 +11,16 @@ from typing import Final
 
 from provisioner.core.vitals import Vitals
 
-# Seconds between two looks at what maintenance does. Only looks count as time: a process that stands still has none.
+# Seconds between two observations of maintenance. Only observations count as time: a frozen process makes none.
 EVERY: Final = 1.0
-# So long, seconds, or for this many polls, maintenance has to have done nothing at all: a statement may take ten, and
-# on a busy host it waits for its turn, too.
+# Maintenance must have done nothing at all for this many seconds, or this many polls: a statement may take ten seconds,
+# and it also waits for its turn on a busy host.
 PATIENCE: Final = 30.0
 POLLS: Final = 5
 
 
 class Health:
-    """What the vitals of one worker mean; `poll` is the seconds between two rounds of its maintenance."""
+    """Interprets the vitals of one worker; `poll` is the seconds between two rounds of its maintenance."""
 
     def __init__(self, vitals: Callable[[], Vitals], *, poll: float) -> None:
         self._vitals = vitals
@@ -30,28 +30,28 @@ class Health:
 
     @property
     def vitals(self) -> Vitals:
-        """How the worker is."""
+        """The worker's present vitals."""
         return self._vitals()
 
     async def watch(self) -> None:
-        """Look again and again, until cancelled."""
+        """Observe repeatedly, until cancelled."""
         while True:
             self.look()
             await asyncio.sleep(EVERY)
 
     def look(self) -> None:
-        """See whether maintenance has gone on since the last look."""
+        """Check whether maintenance has moved on since the last observation."""
         vitals = self._vitals()
         still = vitals.moves == self._seen and vitals.worker and not vitals.database_away
         self._silent = self._silent + EVERY if still else 0.0
         self._seen = vitals.moves
 
     def ailment(self) -> str:
-        """Why this process should be restarted; nothing when it is well."""
+        """Return why this process should be restarted; empty if it is healthy."""
         return f"maintenance has not run for {self._silent:.0f} s" if self._silent > self._patience else ""
 
     def absence(self) -> str:
-        """Why no request is taken on just now; nothing when they are."""
+        """Return why no requests are taken on at present; empty if they are."""
         vitals = self._vitals()
         if vitals.stopping:
             return "stopping"
@@ -59,5 +59,5 @@ class Health:
             return "the database cannot be reached; trying again"
         if not vitals.worker:
             return "starting"
-        # A worker that had no time to renew its lease takes a new one.
+        # A worker that had no time to renew its lease registers again.
         return self.ailment() or ("" if vitals.lease_good else "the lease has expired and was not renewed")

@@ -1,12 +1,11 @@
-"""Logs: one event a line, for people on a terminal and as JSON elsewhere.
+"""Logs: one event per line, for people on a terminal and as JSON elsewhere.
 
-Events are past-tense constants with fields. Secrets do not belong into either; should one get there all the same, the
-last step before writing takes it out. What libraries log through the standard library goes the same way, from warnings
-up.
+Events are past-tense constants with fields. Secrets belong in neither; if one gets there anyway, the last step before
+writing removes it. Messages that libraries log through the standard library take the same path, from warnings up.
 
 The renderers are structlog's. The writer and the bridge are ours, because structlog's `WriteLogger` raises when its
-stream is gone, and a `StreamHandler` with its `ProcessorFormatter` then prints a traceback, and loses a message whose
-arguments do not fit.
+stream is closed, and a `StreamHandler` with `ProcessorFormatter` then prints a traceback, and loses messages with
+mismatched arguments.
 """
 
 import json
@@ -22,10 +21,10 @@ from typing import Any, Final, Literal, TextIO
 
 import orjson
 
-# structlog takes Rich along where it is installed, for tracebacks that are not shown here: 30 ms of a worker's start.
+# structlog imports Rich if it is installed, for tracebacks that are not shown here: 30 ms of a worker's start.
 _WITHOUT_RICH: Final = "rich" not in sys.modules
 if _WITHOUT_RICH:
-    sys.modules["rich"] = None  # type: ignore[assignment]  # how Python says that a module cannot be imported
+    sys.modules["rich"] = None  # type: ignore[assignment]  # Python's way to block an import
 import structlog  # noqa: E402 - see above
 from structlog.typing import EventDict, Processor, WrappedLogger  # noqa: E402 - it imports all of it
 
@@ -35,25 +34,25 @@ if _WITHOUT_RICH:
 from provisioner.core.text import LINES, printable, printable_json  # noqa: E402 - the last one
 
 REDACTED: Final = "[redacted]"
-DEPTH: Final = 6  # levels of nesting that are worth reading; below, only that there is more
+DEPTH: Final = 6  # levels of nesting that are shown; deeper ones are only indicated
 
 Format = Literal["auto", "console", "json"]
 
-# The words by which a field's or a variable's name gives away that its value is a secret.
+# Words in a field's or a variable's name that mark its value as a secret.
 _NAMES: Final = (
     r"(?:(?:api|private|access)[-_]?key|token|secret|passwd|password|passphrase|authorization|jwt|cookie|bearer)"
 )
 _SECRET_KEY: Final = re.compile(_NAMES, re.IGNORECASE)
-# Every pattern below needs one of these; most texts, being names and ids, have none.
+# Every pattern below needs one of these; most texts, such as names and ids, have none.
 _MAY_HOLD_SECRET: Final = re.compile(r"[:=]|sk-|eyJ|[Bb][Ee][Aa][Rr][Ee][Rr]|[Bb][Aa][Ss][Ii][Cc]")
-# `Invalid token: expired`, `jwt: 10.0.0.1:443 refused`: a sentence about a secret, whose next word is a plain word, a
-# status or an address, and which tells what to fix. A password's name is followed by the password.
+# `Invalid token: expired`, `jwt: 10.0.0.1:443 refused`: a sentence about a secret, continued by a plain word, a status
+# or an address, that tells what to fix. A password's name is followed by the password.
 _SENTENCE: Final = re.compile(
     r"(?i:access token|token|secret|jwt|cookie): "
     r"(?:[A-Za-z]?[a-z]{1,14}[.:!?]?|[A-Z]{3,16}[.:]?|[1-5][0-9]{2}|(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?::[0-9]{1,5})?)"
 )
 _HOLDS_SECRET: Final = (
-    # The password of a URL: to the last @ of the word, for it may hold one itself.
+    # The password of a URL, up to the last @ of the word, because it may contain one itself.
     (re.compile(r"([a-z][a-z0-9+.-]{0,20}://[^\s:/?#@]*):\S{1,4096}@", re.IGNORECASE), rf"\1:{REDACTED}@"),
     (re.compile(r"\b(bearer)\s+[^\s\"',;]+", re.IGNORECASE), rf"\1 {REDACTED}"),
     (re.compile(r"\b(authorization\W{1,4})(basic)\s+[^\s\"',;]+", re.IGNORECASE), rf"\1\2 {REDACTED}"),
@@ -73,9 +72,9 @@ _HOLDS_SECRET: Final = (
 
 
 def configure_logging(level: str = "info", format: Format = "auto", stream: TextIO | None = None) -> None:  # noqa: A002  # the name of the setting
-    """Send all logs to the stream (standard error unless said), the least of them at this level.
+    """Send all logs from this level up to the stream, by default standard error.
 
-    A logger that was bound keeps the level it was bound under; a disabled line on it is an empty call.
+    A logger that is bound keeps the level of that time; below that level, its methods do nothing.
     """
     out = sys.stderr if stream is None else stream
     terminal = out.isatty()
@@ -98,7 +97,7 @@ def configure_logging(level: str = "info", format: Format = "auto", stream: Text
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=lambda *_: _LineWriter(out),
-        # A module's logger asks anew each time, so that configuring again, as tests do, reaches it.
+        # Loggers are looked up each time, so that configuring again, as tests do, takes effect.
         cache_logger_on_first_use=False,
     )
     _route_standard_library()
@@ -110,16 +109,16 @@ def redact_event(logger: WrappedLogger, method: str, event: EventDict) -> Mutabl
 
 
 def _clean_event(logger: WrappedLogger, method: str, event: EventDict) -> MutableMapping[str, Any]:  # noqa: ARG001  # a processor's interface
-    """Take out what a terminal would obey; a traceback keeps its lines."""
+    """Remove what a terminal would obey; a traceback keeps its lines."""
     return {
-        # What is no text is shown by its `repr`, which shows nothing that is not printable.
+        # Other values are shown by their `repr`, which contains only printable characters.
         key: printable(value, kept=LINES if key == "exception" else "") if isinstance(value, str) else value
         for key, value in event.items()
     }
 
 
 def redact_text(text: str) -> str:
-    """Replace the secrets in a text that show by their form or by the name beside them."""
+    """Replace secrets that can be recognised by their form or by a name beside them."""
     if _MAY_HOLD_SECRET.search(text) is None:
         return text
     for pattern, replacement in _HOLDS_SECRET:
@@ -133,7 +132,7 @@ def _looks_secret(key: str) -> bool:
 
 
 def _redact_field(key: object, value: object, depth: int) -> object:
-    # Numbers and booleans beside a secret's name are counts and times: `token_expires_in`.
+    # Numbers and booleans beside a secret's name are counts and times, such as `token_expires_in`.
     if value is None or isinstance(value, bool | int | float):
         return value
     if _looks_secret(str(key)):
@@ -142,7 +141,7 @@ def _redact_field(key: object, value: object, depth: int) -> object:
 
 
 def _redact(value: object, depth: int) -> object:
-    """Return the value as plain data without secrets; what is no plain data becomes its text."""
+    """Return the value as plain data without secrets; other objects become text."""
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, Mapping | list | tuple | set | frozenset):
@@ -155,7 +154,7 @@ def _redact(value: object, depth: int) -> object:
 
 
 def _text(value: object) -> str:
-    """Return a value's text, for a program where there is a usual form."""
+    """Return a value's text, in the usual form for programs if there is one."""
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, bytes | bytearray):
@@ -164,17 +163,17 @@ def _text(value: object) -> str:
         return _one_line(value)
     try:
         return str(value)
-    except Exception:  # noqa: BLE001  # whatever a stranger's __str__ raises, the event is worth more
+    except Exception:  # noqa: BLE001  # whatever a foreign __str__ raises, the event matters more
         return f"<{type(value).__name__}>"
 
 
 def _tell_exception(*, traceback_too: bool) -> Processor:
-    """Put an exception into one line, and its traceback beside it where that is wanted."""
+    """Put an exception into one line, and its traceback beside it if wanted."""
 
     def tell(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:  # noqa: ARG001  # a processor's interface
         error = _exception(event.pop("exc_info", None))
         if error is not None:
-            # An `error` that the caller gave stays: it is a code for programs.
+            # An `error` that the caller gave is a code for programs, and stays.
             event["cause" if "error" in event else "error"] = _one_line(error)
             if traceback_too:
                 event["exception"] = "".join(traceback.format_exception(error))
@@ -205,12 +204,12 @@ def _one_line(error: BaseException) -> str:
 
 
 def _dumps(event: EventDict, **_: object) -> str:
-    """Write the event as one line of JSON, the fields that every event has first."""
+    """Return the event as one line of JSON, with the common fields first."""
     document = {**{key: event[key] for key in ("timestamp", "level", "event") if key in event}, **event}
     try:
         return printable_json(orjson.dumps(document, default=_text).decode())
     except TypeError:
-        # Lone surrogates and very large numbers are nothing for orjson; the line is written all the same.
+        # orjson rejects lone surrogates and very large numbers; the line is written anyway.
         return json.dumps(document, default=_text)
 
 
@@ -224,22 +223,22 @@ class _LineWriter:
         try:
             self._stream.write(line + "\n")
             self._stream.flush()
-        except (OSError, ValueError):  # the pipe is gone, the file is closed
+        except (OSError, ValueError):  # the pipe is broken, or the file is closed
             return
 
     debug = info = warning = error = critical = exception = log = msg
 
 
 class _Bridge(logging.Handler):
-    """Carries the records of the standard library into the same pipeline."""
+    """Passes records of the standard library to the same pipeline."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Log the record's message, with its logger's name."""
         try:
             event = record.getMessage()
-        except Exception:  # noqa: BLE001  # a stranger's wrong format string is no reason to lose the message
+        except Exception:  # noqa: BLE001  # a wrong format string in a library is no reason to lose the message
             event = str(record.msg)
-        # The line is one line; a library's message need not be.
+        # The event is one line; a library's message need not be.
         structlog.get_logger().log(
             max(logging.DEBUG, min(record.levelno // 10 * 10, logging.CRITICAL)),
             " ".join(event.split()),
@@ -249,7 +248,7 @@ class _Bridge(logging.Handler):
 
 
 def _route_standard_library() -> None:
-    """Let libraries' warnings and errors, and Python's own warnings, be logged like ours."""
+    """Log libraries' warnings and errors, and Python's own warnings, like ours."""
     root = logging.getLogger()
     for handler in [handler for handler in root.handlers if isinstance(handler, _Bridge)]:
         root.removeHandler(handler)

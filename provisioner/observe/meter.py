@@ -1,4 +1,4 @@
-"""What a worker has done, counted: cheap to count, and turned into Prometheus' text by `metrics` when somebody asks.
+"""Count what a worker does: cheap to count, and converted to Prometheus' text by `metrics` on request.
 
 The counts are plain numbers, because labelled metrics of the client library cost a microsecond or two each time.
 """
@@ -24,7 +24,7 @@ from provisioner.core.model import (
 )
 from provisioner.core.queue_values import Report
 
-# Seconds. A call to Infisical takes a fifth of a second on a good day, and is given up after 35 to 45.
+# Seconds. A call to Infisical usually takes a fifth of a second, and is given up after 35 to 45.
 BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 LOGINS: Final = ("granted", "refused", "limited", "trouble")
@@ -35,7 +35,7 @@ Labels = tuple[str, ...]
 
 
 class Histogram:
-    """How often something took how long."""
+    """A histogram of durations."""
 
     __slots__ = ("counts", "total")
 
@@ -44,12 +44,12 @@ class Histogram:
         self.total = 0.0
 
     def add(self, seconds: float) -> None:
-        """Count one more."""
+        """Count one duration, in seconds."""
         self.counts[bisect_left(BOUNDS, seconds)] += 1
         self.total += seconds
 
     def buckets(self) -> list[tuple[str, float]]:
-        """For each bound how many took no longer."""
+        """Return each bound with the number of durations up to it."""
         found, below = [], 0
         for bound, count in zip((*map(str, BOUNDS), "+Inf"), self.counts, strict=True):
             below += count
@@ -60,7 +60,7 @@ class Histogram:
 class Meter:
     """Counts what one worker does: `core.ports.Observer`.
 
-    For the given targets what matters is counted from nought, so that already the first of its kind shows as a rise.
+    For the given targets, important counters start at zero, so that even the first event shows as an increase.
     """
 
     def __init__(self, targets: Iterable[str] = ()) -> None:

@@ -1,4 +1,4 @@
-"""What a worker and its database have to tell, in Prometheus' text."""
+"""The metrics of a worker and its database, in Prometheus' text format."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +23,7 @@ Values = Mapping[Labels, float]
 
 
 def exposition(meter: Meter, vitals: Vitals, gauges: Gauges | None, *, ready: bool) -> bytes:
-    """Everything in Prometheus' text format. `gauges` is None if the database could not be asked."""
+    """Return all metrics in Prometheus' text format. `gauges` is None if the database could not be queried."""
     registry = CollectorRegistry(auto_describe=False)
     ProcessCollector(registry=registry)
     registry.register(_Collected([*_counted(meter), *_own(vitals, gauges, ready=ready), *_shared(gauges)]))
@@ -31,7 +31,7 @@ def exposition(meter: Meter, vitals: Vitals, gauges: Gauges | None, *, ready: bo
 
 
 class _Collected:
-    """What was collected already, as the client library wants it."""
+    """Metrics that were collected already, in the form that the client library expects."""
 
     def __init__(self, families: Sequence[Family]) -> None:
         self._families = families
@@ -41,7 +41,7 @@ class _Collected:
 
 
 def _counted(meter: Meter) -> Iterator[Family]:
-    """Give everything that was counted."""
+    """Yield everything that was counted."""
     yield _counter(c.CALLS, _outcomes(meter))
     yield _histogram(c.CALL_SECONDS, meter.call_seconds)
     yield _counter(c.REFUSED, _refused(meter))

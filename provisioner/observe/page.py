@@ -1,7 +1,7 @@
-"""The status page: what one look showed, as HTML that works without script, colour or wide screen.
+"""The status page: one status as HTML that works without scripts, colour or a wide screen.
 
-The markup is in `templates/`, where Jinja2 escapes everything; the words are here. Pure: the same view gives the same
-text.
+The markup is in `templates/`, where Jinja2 escapes everything; the wording is here. Pure: the same view always gives
+the same text.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +22,7 @@ from provisioner.observe.words import environment, link
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-ALWAYS: Final = frozenset({"succeeded", "failed", "in_flight", "ready", "waiting"})  # shown though there are none
+ALWAYS: Final = frozenset({"succeeded", "failed", "in_flight", "ready", "waiting"})  # shown even if zero
 MADE: Final = (("succeeded", "good"), ("failed", "bad"))
 AGAIN: Final = (("retried", "off"),)
 
@@ -32,9 +32,9 @@ _NAMES: Final = {"states": STATES, "always": ALWAYS, "made": MADE, "again": AGAI
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """What the page shows: the last look, why there is no newer one, and how the worker is that serves the page.
+    """What the page shows: the latest status, why there is no newer one, and the state of the worker that serves it.
 
-    `absence` is why this worker takes on nothing just now; empty if it does.
+    `absence` is why this worker takes on no requests at present; empty if it does.
     """
 
     status: Status | None
@@ -46,7 +46,7 @@ class View:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """A part of a bar: what it stands for, where it begins and how wide it is, in per cent of the bar."""
+    """A part of a bar: what it represents, and its start and width in per cent of the bar."""
 
     kind: str
     at: str
@@ -55,7 +55,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
-    """How fast creates go, in words and as a bar with a mark where the limit is; no bar where no limit is known."""
+    """The pace of creates, in words and as a bar with a mark at the limit; no bar if no limit is known."""
 
     words: str
     parts: tuple[Part, ...] = ()
@@ -64,7 +64,7 @@ class Pace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """What the templates fill in: the state in words, what is needed of a person, and the numbers behind it."""
+    """The values for the templates: the state in words, what needs a person, and the numbers behind it."""
 
     status: Status | None
     worker: int | None
@@ -86,18 +86,18 @@ class Page:
 
     @property
     def finished(self) -> tuple[Progress, ...]:
-        """Batches in which nothing is left to do."""
+        """Batches with nothing left to do."""
         return tuple(each for each in self.status.batches if not each.pending) if self.status else ()
 
 
 def render_page(view: View) -> str:
-    """The whole document."""
+    """Return the whole document."""
     template = _environment().get_template("page.html")
     return template.render(page=_page(view), version=__version__, root="", **_NAMES)
 
 
 def render_main(view: View) -> str:
-    """The part of the document that changes."""
+    """Return the part of the document that changes."""
     return _environment().get_template("main.html").render(page=_page(view), **_NAMES)
 
 
@@ -144,7 +144,7 @@ def _page(view: View) -> Page:
 
 
 def _verdict(view: View, needed: Sequence[str], passing: Sequence[str]) -> tuple[str, str, str]:
-    """The kind of state, its sign, and the words for it."""
+    """Return the kind of state, its sign, and its words."""
     if view.trouble:
         words = "The database cannot be reached" if view.status is None else "The database is unavailable"
         return "bad", "✕", words
@@ -161,7 +161,7 @@ def _verdict(view: View, needed: Sequence[str], passing: Sequence[str]) -> tuple
 
 
 def _without_database(view: View) -> str:
-    """Why there is no newer look, and what that means; empty if there is one."""
+    """Return why there is no newer status, and what that means; empty if there is one."""
     if not view.trouble:
         return ""
     reason = view.trouble.removeprefix("the database cannot be reached: ")
@@ -242,7 +242,7 @@ def _limit(target: TargetReport) -> str:
 
 
 def _conditions(target: TargetReport, now: datetime) -> list[tuple[str, datetime | None]]:
-    """What a target is like, each with since when, if that is known."""
+    """Return a target's conditions, each with since when, if known."""
     found: list[tuple[str, datetime | None]] = []
     if target.paused_at is not None:
         found.append((f"paused{f' by {target.paused_by}' if target.paused_by else ''}", target.paused_at))
@@ -261,7 +261,7 @@ def _conditions(target: TargetReport, now: datetime) -> list[tuple[str, datetime
 
 
 def _why(retries: Retries) -> str:
-    """Why requests are retried or quarantined, in words: a key and OpenRouter itself are told apart."""
+    """Say why requests are retried or quarantined, distinguishing a key from OpenRouter itself."""
     what, _, credential = (retries.quarantine or "").partition(":")
     if what == "credential":
         return f"quarantined until the key of credential {credential} is accepted or replaced"

@@ -1,4 +1,4 @@
-"""The spans of a claim. Imported only when traces are sent: this is what needs OpenTelemetry's libraries."""
+"""The spans of a claim. Imported only if traces are sent, because it needs OpenTelemetry's libraries."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -27,7 +27,7 @@ from provisioner.core.queue_values import Report
 from provisioner.core.unobserved import Unobserved
 
 _OUTCOMES: Final = {Succeed: "succeeded", Fail: "failed", Retry: "put_back", Cancel: "cancelled", Remove: "removed"}
-# Steps on an ordinary way, and no errors.
+# Results of ordinary steps, which are not errors.
 _ORDINARY: Final = frozenset(
     {Result.CREATED, Result.UPDATED, Result.REMOVED, Result.FOUND, Result.ABSENT, Result.NAME_TAKEN}
 )
@@ -36,7 +36,7 @@ Attributes = Mapping[str, str | int | bool]
 
 
 class Traces(Unobserved):
-    """Tells OpenTelemetry of every claim that was settled: `core.ports.Observer`.
+    """Sends every settled claim to OpenTelemetry: `core.ports.Observer`.
 
     A trace is one claim: `connection_request` from the claim to its record, and in it `claim` until something was
     sent, each call (`create`, `look_up`, `identify`, `replace`, `inspect`, `remove`), and `settle`. Times are the
@@ -48,7 +48,7 @@ class Traces(Unobserved):
         self._clock = clock
 
     def settled(self, settlements: Sequence[Settlement], report: Report, took: float) -> None:
-        """Make the spans of a batch that was recorded."""
+        """Make the spans of a recorded batch."""
         end = _nanoseconds(self._clock.now())
         begin = end - round(took * 1e9)
         for settlement in settlements:
@@ -61,7 +61,7 @@ class Traces(Unobserved):
         )
         inside = set_span_in_context(root)
 
-        # The claim's time is the database's own, the others are what this process takes that to be: not quite the same.
+        # The claim has the database's time, the others have this process's estimate of it, which differs slightly.
         def span(name: str, begin: int, finish: int) -> None:
             self._tracer.start_span(name, context=inside, start_time=begin).end(max(begin, finish))
 
@@ -90,9 +90,9 @@ class Traces(Unobserved):
 
 
 def make_provider(worker: str) -> TracerProvider:
-    """What makes spans and sends them, told by `OTEL_…` where, how and how many."""
+    """Return the provider that makes and sends spans, configured by `OTEL_…`."""
     ours = {SERVICE_NAME: "provisioner", "service.version": __version__, "service.instance.id": worker}
-    # The environment's own words come after ours, and win.
+    # Attributes from the environment come last, and take precedence.
     resource = Resource.create(ours).merge(OTELResourceDetector().detect())
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))

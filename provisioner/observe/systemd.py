@@ -1,4 +1,4 @@
-"""Tell systemd how it goes, when it was systemd that started us: ready, stopping, still alive.
+"""Notify systemd, if it started us: ready, stopping, still alive.
 
 The protocol of sd_notify(3): datagrams to the socket that `NOTIFY_SOCKET` names.
 """
@@ -12,38 +12,38 @@ import structlog
 
 log = structlog.stdlib.get_logger()
 
-# While the database is waited for, systemd is asked for so much more time, every so many seconds.
+# While the worker waits for the database, it asks systemd for this many more seconds, repeatedly.
 EXTENSION: Final = 30.0
 LOOK: Final = 0.2
 
 
 class Systemd:
-    """The service manager, or nobody.
+    """The service manager, or none.
 
-    `address` is where it listens, `watchdog` in how many seconds it loses patience.
+    `address` is its socket, and `watchdog` the seconds after which it expects a sign of life.
     """
 
     def __init__(self, address: str | None = None, *, watchdog: float | None = None) -> None:
-        # An @ stands for the zero byte that begins a name outside the file system.
+        # An @ stands for the zero byte at the beginning of an abstract socket name.
         self._address = address.replace("@", "\0", 1) if address and address.startswith("@") else address
         self._watchdog = watchdog
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str], *, pid: int) -> "Systemd":
-        """Read what systemd has left in the environment of the process `pid`."""
+        """Read the variables that systemd set for the process `pid`."""
         meant = environment.get("WATCHDOG_PID", str(pid)) == str(pid)
         microseconds = environment.get("WATCHDOG_USEC", "") if meant else ""
         watchdog = int(microseconds) / 1e6 if microseconds.isdecimal() and int(microseconds) else None
         return cls(environment.get("NOTIFY_SOCKET") or None, watchdog=watchdog)
 
     def stopping(self) -> None:
-        """Say that the end has begun."""
+        """Notify that the process is stopping."""
         self._notify("STOPPING=1")
 
     async def attend(self, *, absence: Callable[[], str], ailment: Callable[[], str]) -> None:
-        """Say that we are ready once nothing is missing, then that we are alive for as long as nothing ails us.
+        """Notify when the worker is ready, and then that it is alive as long as nothing is wrong.
 
-        Returns at once if nobody listens, and when there is nothing left to say.
+        Returns at once if there is no service manager, and when there is nothing left to notify.
         """
         if self._address is None:
             return

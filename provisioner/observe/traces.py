@@ -1,6 +1,6 @@
 """Traces by OpenTelemetry, if its own environment variables ask for them.
 
-While they are off, which is the ordinary case, nothing is put into the worker's way, and no library is imported.
+While they are off, which is the usual case, the worker is not slowed down, and no library is imported.
 """
 
 import asyncio
@@ -25,11 +25,11 @@ log = structlog.stdlib.get_logger()
 ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 PROTOCOLS: Final = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 SPOKEN: Final = "http/protobuf"
-FLUSH: Final = 5.0  # seconds for the last spans, so that a collector that is away holds no worker up
+FLUSH: Final = 5.0  # seconds for the last spans, so that an unreachable collector does not delay a worker's exit
 
 
 class Both:
-    """Lets two observers hear the same."""
+    """Passes everything to two observers."""
 
     def __init__(self, one: Observer, other: Observer) -> None:
         self._observers = (one, other)
@@ -57,9 +57,9 @@ class Both:
 
 @asynccontextmanager
 async def traced(observer: Observer, *, clock: Clock, worker: str) -> AsyncIterator[Observer]:
-    """The observer, beside it one that sends traces if the environment asks for them; sent is what is left at the end.
+    """Return the observer, with traces if the environment asks for them; the last spans are sent at the end.
 
-    That traces cannot be sent is logged, and no reason not to work.
+    A failure to send traces is logged, and does not stop the work.
     """
     provider = _provider(worker) if wanted(os.environ) else None
     if provider is None:
@@ -70,21 +70,21 @@ async def traced(observer: Observer, *, clock: Clock, worker: str) -> AsyncItera
     try:
         yield Both(observer, Traces(provider.get_tracer("provisioner", __version__), clock=clock))
     finally:
-        # The libraries wait for a collector that is away, longer than the one who stops us may be willing to.
+        # The libraries wait for an unreachable collector longer than whoever stops us may accept.
         last = Thread(target=provider.shutdown, name="last traces", daemon=True)
         last.start()
         await asyncio.to_thread(last.join, FLUSH)
 
 
 def wanted(environment: Mapping[str, str]) -> bool:
-    """Whether OpenTelemetry's own variables ask for traces: they name a collector, and switch nothing off."""
+    """Whether OpenTelemetry's own variables ask for traces: they name a collector, and do not switch it off."""
     off = environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
     exporters = environment.get("OTEL_TRACES_EXPORTER", "otlp").strip().lower()
     return any(map(environment.get, ENDPOINTS)) and not off and exporters != "none"
 
 
 def _provider(worker: str) -> "TracerProvider | None":
-    """What makes and sends spans; None, and a word in the log, if that cannot be had."""
+    """Return the provider that makes and sends spans; None, and a log entry, if it is not available."""
     protocol = next(filter(None, map(os.environ.get, PROTOCOLS)), SPOKEN)
     if protocol != SPOKEN:
         log.warning("traces_unavailable", reason=f"OTLP is spoken as {SPOKEN}, not {protocol}")

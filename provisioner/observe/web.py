@@ -1,4 +1,4 @@
-"""The status port: probes, metrics and the page. It reads only, answers anybody quickly, and shows no secret."""
+"""The status port: probes, metrics and the page. It only reads, answers quickly, and shows no secret."""
 
 import asyncio
 import ipaddress
@@ -34,13 +34,13 @@ from provisioner.observe.words import asset
 log = structlog.stdlib.get_logger()
 
 STATUS_TIME: Final = 5.0  # seconds; a status reads the whole table
-GAUGES_TIME: Final = 2.0  # seconds; less than a scraper waits, also when it has to wait for a status first
-SEARCH_TIME: Final = 2.0  # seconds; what nobody has found by then is to be looked for in less
+GAUGES_TIME: Final = 2.0  # seconds; less than a scraper's timeout, even if it first waits for a status
+SEARCH_TIME: Final = 2.0  # seconds; a longer search has to be narrowed
 BETWEEN_CLICKS: Final = 0.1  # seconds
-HISTORY_FRESH: Final = 10.0  # seconds; workers add to it as often
+HISTORY_FRESH: Final = 10.0  # seconds; workers update it this often
 STREAMS: Final = 32  # pages that are open at once: half of the connections, so that probes always get through
-STREAM_WRITE: Final = 5.0  # seconds for a page to take what it is sent
-HEARTBEAT: Final = 15  # looks without a change after which a page hears that the connection lives
+STREAM_WRITE: Final = 5.0  # seconds for a page to accept what it is sent
+HEARTBEAT: Final = 15  # statuses without a change after which a page gets a sign of life
 REQUEST_SIZE: Final = 8190  # bytes of one header; a browser sends the cookies of everything on this host
 
 _HEADERS: Final[Mapping[str, str]] = {
@@ -55,14 +55,14 @@ _HEADERS: Final[Mapping[str, str]] = {
     "Server": "provisioner",
     "Connection": "close",
 }
-# What clients do wrong is their business: it must not fill our log.
-_SILENT: Final = logging.Logger("status port", logging.CRITICAL + 1)  # noqa: LOG001  # nobody else is to find it
+# Mistakes of clients must not fill our log.
+_SILENT: Final = logging.Logger("status port", logging.CRITICAL + 1)  # noqa: LOG001  # nothing else is to find it
 _ASSETS: Final = {"page.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sources:
-    """Where the port's answers come from. All but the first two ask the database, and raise `ProvisionerError`."""
+    """The sources of the port's answers. All but the first two query the database, and raise `ProvisionerError`."""
 
     health: Health
     meter: Meter
@@ -78,7 +78,7 @@ class PortUnusable(ProvisionerError):
 
 
 class StatusPort:
-    """Answers on one port."""
+    """Serves all answers on one port."""
 
     def __init__(self, sources: Sources, *, monotonic: Callable[[], float], stream_time: float = STREAM_WRITE) -> None:
         self._stream_time = stream_time
@@ -86,7 +86,7 @@ class StatusPort:
         self._sources = sources
         self._status = CachedQuery(sources.read_status, gate, timeout=STATUS_TIME)
         self._gauges = CachedQuery(sources.read_gauges, gate, timeout=GAUGES_TIME)
-        # What people click is answered at once, and not behind what a page asks for each second.
+        # Clicks are answered at once, and not after the queries that a page repeats every second.
         clicks = Gate(monotonic=monotonic, every=BETWEEN_CLICKS)
         self._history = CachedQuery(sources.read_history, clicks, timeout=GAUGES_TIME, fresh=HISTORY_FRESH)
         self._found = KeyedCachedQuery(sources.find, clicks, timeout=SEARCH_TIME)
@@ -96,7 +96,7 @@ class StatusPort:
         self.local = True
 
     def application(self) -> web.Application:
-        """The routes."""
+        """Return the application with its routes."""
         application = web.Application(middlewares=[self._admit], client_max_size=1024)
         application.on_response_prepare.append(_harden)
         application.on_shutdown.append(self._close)
@@ -120,7 +120,7 @@ class StatusPort:
     async def _admit(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        """Note that a request is complete, and refuse a page of another site that points its own name at this host."""
+        """Note that a request is complete, and refuse pages of other sites that point their own name at this host."""
         if peer := _peer(request):
             peer.asked()
         if self.local and not _is_unforgeable(request.headers.get("Host", "")):
@@ -237,7 +237,7 @@ class StatusPort:
 
 @asynccontextmanager
 async def serving(port: StatusPort, host: str, number: int, *, header_time: float = HEADER_TIME) -> AsyncIterator[int]:
-    """Serve until the end of the block; gives the number of the port. Raises `PortUnusable`."""
+    """Serve until the end of the block; provides the port's number. Raises `PortUnusable`."""
     runner = web.AppRunner(
         port.application(),
         handle_signals=False,
@@ -265,7 +265,7 @@ async def serving(port: StatusPort, host: str, number: int, *, header_time: floa
 
 async def _bind(runner: web.AppRunner, host: str, number: int, header_time: float) -> asyncio.Server:
     protocol = runner.server
-    if protocol is None:  # `setup` has made it
+    if protocol is None:  # `setup` has created it
         raise AssertionError
     try:
         return await asyncio.get_running_loop().create_server(
@@ -280,7 +280,7 @@ async def _bind(runner: web.AppRunner, host: str, number: int, header_time: floa
 
 
 def _slow(trouble: str) -> str:
-    """What to do about a search that took too long."""
+    """Say what to do about a search that took too long."""
     return f"{trouble}; choose a batch or a target to search less" if "did not answer" in trouble else trouble
 
 

@@ -1,6 +1,6 @@
-"""The words and numbers of the pages, and the environment that fills in their templates.
+"""The wording and number formats of the pages, and the environment for their templates.
 
-Jinja2 escapes everything. What comes from outside is masked, printable and cut before it gets there.
+Jinja2 escapes everything. Text from outside is masked, made printable and cut before that.
 """
 
 import re
@@ -23,14 +23,14 @@ _CODE: Final = re.compile(r"`([^`]+)`")
 
 @cache
 def asset(name: str) -> str:
-    """The text of a file of `assets/`."""
+    """Return the text of a file in `assets/`."""
     return (files("provisioner.observe") / "assets" / name).read_text(encoding="utf-8")
 
 
 @cache
 def environment() -> "Environment":
-    """What fills in templates."""
-    # Jinja2 is imported when the first page is asked for: most workers serve none, and start sooner without it.
+    """Return the environment that fills in templates."""
+    # Jinja2 is imported for the first page: most workers serve none, and start sooner without it.
     from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415
 
     made = Environment(
@@ -56,24 +56,24 @@ def environment() -> "Environment":
 
 
 def link(page: str, **query: object) -> str:
-    """The address of a page with what is asked of it; what is empty is left out."""
+    """Return the address of a page with its query; empty values are left out."""
     asked = urlencode({name: value for name, value in query.items() if value not in {None, ""}})
     if any(masked(str(value)) != str(value) for value in query.values()):
-        return page  # what looks like a key is in no address, though nobody finds a batch that is called so
+        return page  # anything that looks like a key is never put into an address, even if that breaks a search
     return f"{page}?{asked}" if asked else page
 
 
 def moment(when: datetime | None) -> str:
-    """A point in time in a sentence."""
+    """Format a point in time for a sentence."""
     return f"{when.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC" if when else ""
 
 
 def masked(text: str) -> str:
-    """The text without what may be a secret."""
+    """Mask what may be a secret."""
     return redact_text(text)
 
 
 def _pieces(foreign: str) -> list[str]:
-    """A text from outside, masked, printable, in one line and cut; every second piece is code."""
+    """Split foreign text, masked, printable, on one line and cut; every second piece is code."""
     line = " ".join(printable(masked(foreign)).split())
     return _CODE.split(line if len(line) <= LONGEST else f"{line[:LONGEST]}…")

@@ -7,14 +7,23 @@ The rights are plain privileges on the objects of the schema. They also determin
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from provisioner.core.errors import DatabaseUnusable, SchemaMismatch
-from provisioner.postgres.own import NARROWED
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
 
+if TYPE_CHECKING:
+    import asyncpg
+    from asyncpg.pool import PoolConnectionProxy
+
 _SQL: Final = "access"
+
+# Each has a view `own_…`; see `migrations/0006_views.sql`.
+NARROWED: Final = (
+    *("ready", "waiting", "in_flight", "attempt_state", "sent_creates", "unrecorded", "attempts", "drifts", "requests"),
+    *("listed_requests", "listed_rotations", "credential_health", "project_health", "quarantined_credentials"),
+)
 
 
 class Kind(StrEnum):
@@ -44,19 +53,8 @@ def _function(name: str) -> Right:
 
 
 WISH: Final = (
-    *(
-        "target",
-        "project_id",
-        "name",
-        "description",
-        "credential",
-        "on_conflict",
-        "priority",
-        "batch",
-        "project_name",
-        "wanted",
-        "not_before",
-    ),
+    *("target", "project_id", "name", "description", "credential", "on_conflict", "priority", "batch", "project_name"),
+    *("wanted", "not_before"),
 )
 RESULT: Final = (
     *("status", "connection_id", "org_id", "credentials_hash", "adopted", "key_fingerprint", "attempts"),
@@ -81,6 +79,8 @@ _USAGE: Final = Right(privileges=("USAGE",), on="provisioner", kind="SCHEMA")
 _LIVE: Final = (
     _function("live_state(text,text,uuid,bigint,bigint,text,text,boolean)"),
     _function("counted_as(text,text,uuid)"),
+    _function("while_pending(text,anyelement,anyelement)"),
+    _function("quarantine_code(text)"),
 )
 
 _READING: Final[Sequence[Right]] = (
@@ -88,9 +88,12 @@ _READING: Final[Sequence[Right]] = (
     *(_table(name, "SELECT") for name in ("rotation_requests", "rotation_status", "requests")),
     _table("salt", "SELECT"),  # to compare a connection's key with its credential's present one
     _table(_REQUESTS, "SELECT", columns=SEEN),
-    *(_table(name, "SELECT") for name in ("request_status", "batch_progress", "request_counts", "target_progress")),
+    *(
+        _table(name, "SELECT")
+        for name in ("request_status", "batch_progress", "request_counts", "target_progress", "progress")
+    ),
     _table("forecasts", "SELECT"),
-    *(_table(name, "SELECT") for name in ("listed_requests", "listed_rotations", "places")),
+    *(_table(name, "SELECT") for name in ("listed_requests", "listed_rotations", "places", "overlooked")),
     *(
         _table(name, "SELECT")
         for name in ("ready", "waiting", "in_flight", "attempt_state", "fair_cursors", "attempts")
@@ -119,7 +122,10 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
         _table("rotation_requests", "SELECT"),
         _table("rotation_requests", "INSERT", columns=ROTATION_WISH),
         *(_table(name, "SELECT") for name in ("rotation_status", "request_status")),
-        *(_table(name, "SELECT") for name in ("batch_progress", "request_counts", "target_progress", "migrations")),
+        *(
+            _table(name, "SELECT")
+            for name in ("batch_progress", "request_counts", "target_progress", "progress", "migrations")
+        ),
         # What it may know beyond its own requests.
         *(_table(f"own_{name}", "SELECT") for name in NARROWED),
         *(
@@ -215,6 +221,12 @@ class Change:
 
     statements: tuple[str, ...]
     warnings: tuple[str, ...]
+
+
+async def sees_all(database: "Database | PoolConnectionProxy[asyncpg.Record]") -> bool:
+    """Return whether our role sees every request. Raises `DatabaseUnavailable` and `DatabaseUnusable`."""
+    row = await database.fetchrow(statements(_SQL)["sees_all"])
+    return bool(row and row["sees_all"])
 
 
 async def plan(database: Database, *, grants: Mapping[str, Collection[Kind]], revokes: Collection[str]) -> Change:

@@ -9,11 +9,11 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from provisioner.core.requests import Listed, State
+from provisioner.postgres.access import sees_all
 from provisioner.postgres.candidates import Range, is_narrow, lots
 from provisioner.postgres.filters import Filter, parts
 from provisioner.postgres.kinds import KINDS, Kind
 from provisioner.postgres.moments import EARLIEST
-from provisioner.postgres.own import sees_all
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
 

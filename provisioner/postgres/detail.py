@@ -6,9 +6,9 @@ from typing import Final
 
 from provisioner.core.model import ErrorCode
 from provisioner.core.requests import Attempt, Detail
+from provisioner.postgres.access import sees_all
 from provisioner.postgres.browse import listed
 from provisioner.postgres.filters import Filter, parts
-from provisioner.postgres.own import sees_all
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import asyncpg
 
 from provisioner.core.errors import DatabaseUnusable, ProvisionerError
+from provisioner.postgres.access import WISH
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
 
@@ -17,16 +18,7 @@ if TYPE_CHECKING:
 # The order of a row's values.
 COLUMNS: Final = (
     "line",
-    "target",
-    "project_id",
-    "name",
-    "description",
-    "credential",
-    "on_conflict",
-    "priority",
-    "batch",
-    "project_name",
-    "not_before",
+    *(column for column in WISH if column != "wanted"),
     *(
         "rotation_name",
         "rotation_environment",
@@ -40,9 +32,8 @@ COLUMNS: Final = (
         "rotation_spend_limit",
         "rotation_limit_reset",
         "rotation_include_byok",
-        "rotation_description",
-        "rotation_on_conflict",
     ),
+    *("rotation_description", "rotation_on_conflict"),
 )
 
 # An edit is refused for now: the request is in flight or in doubt, or the connection is not ours.

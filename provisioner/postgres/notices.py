@@ -30,7 +30,7 @@ class Undelivered:
 
 
 class NoticeBoard:
-    """`core.ports_beside.Outbox` on the tables of notices; `read_status` returns the present status."""
+    """`core.background_ports.Outbox` on the tables of notices; `read_status` returns the present status."""
 
     def __init__(
         self, database: Database, *, events: Collection[str], read_status: Callable[[], Awaitable[Status]]

@@ -91,6 +91,8 @@ def _translated(error: BaseException) -> ProvisionerError:
         return DatabaseUnusable(f"{URL} cannot be used: {error}")
     if isinstance(error, ValueError):  # the driver's own complaint, before it asks the server
         return Unstorable(f"a value cannot be stored ({type(error).__name__})")
+    if isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError):  # it tells of the driver's own states
+        return DatabaseUnavailable(f"the connection was lost ({type(error).__name__})")
     if not isinstance(error, asyncpg.PostgresError):
         return DatabaseUnavailable(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
     said = f"{error}".partition("\n")[0]

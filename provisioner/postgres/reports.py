@@ -1,11 +1,14 @@
 """Read what people and probes are told: progress, pace, and problems."""
 
 from collections.abc import Collection, Iterable, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from provisioner.core.concurrency import CLIFF_MEMORY
+from provisioner.core.history import HOURS, MINUTES, History, Slot, without_gaps
 from provisioner.core.queue_values import OperatorLimit
 from provisioner.core.reports import (
+    EMPTY,
     BudgetReport,
     ConcurrencyReport,
     Failures,
@@ -22,7 +25,7 @@ from provisioner.core.reports import (
     WorkerReport,
     Workers,
 )
-from provisioner.postgres.own import sees_all
+from provisioner.postgres.access import sees_all
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
 
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
 _SQL: Final = "reports"
+MINUTE: Final = timedelta(minutes=1)
+HOUR: Final = timedelta(hours=1)
 
 
 __all__ = [
@@ -46,6 +51,7 @@ __all__ = [
     "WorkerReport",
     "Workers",
     "read_gauges",
+    "read_history",
     "read_leftovers",
     "read_outlook",
     "read_status",
@@ -67,17 +73,16 @@ async def read_status(
         await database.set_up(connection)
         sql = statements(_SQL, own=not await sees_all(connection))
         now = await connection.fetchval(sql["now"])
-        asked: tuple[object, ...] = (batch, None if batches is None else batches + 1)
-        if target is None:
-            rows = await connection.fetch(sql["progress"], *asked)
-        else:
-            rows = await connection.fetch(sql["progress_of_target"], *asked, target)
-        progress = [_progress(row) for row in rows]
+        asked = (batch, None if batches is None else batches + 1, target)
+        rows = await connection.fetch(
+            sql["progress" if target is None or "/" not in target else "progress_of_line"], *asked
+        )
+        progress = [_progress(row) for row in rows] or ([EMPTY] if batch is None and target is None else [])
         failures = await connection.fetch(sql["failures"], batch, target)
 
         async def there(name: str, *arguments: object) -> Sequence["asyncpg.Record"]:
             found = await connection.fetch(sql[name], *arguments)
-            return [row for row in found if target is None or row["target"] == target]
+            return [row for row in found if _is_of(target, row["target"])]
 
         drifted = await there("drifted", batch)
         return Status(
@@ -85,7 +90,7 @@ async def read_status(
             progress=progress[0] if progress else None,
             batches=tuple(each for each in progress if not each.total),
             more_batches=rows[0]["found"] - len(rows) if rows else 0,
-            targets=tuple(each for each in await _targets(connection, batch) if target in {None, each.target}),
+            targets=tuple(each for each in await _targets(connection, batch) if _is_of(target, each.target)),
             workers=await _workers(connection),
             failures=tuple(Failures(**dict(row)) for row in failures),
             unrecorded=Unrecorded(**dict((await connection.fetch(sql["unrecorded"], batch))[0])),
@@ -145,6 +150,25 @@ async def read_leftovers(database: Database, targets: Collection[str]) -> Leftov
     )
 
 
+async def read_history(database: Database) -> History:
+    """Return the last hours and days of all targets. Raises `DatabaseUnavailable` and `DatabaseUnusable`."""
+    sql = statements(_SQL)
+    found: dict[int, list[Slot]] = {60: [], 3600: []}
+    async with (
+        database.acquire() as connection,
+        connection.transaction(isolation="repeatable_read", readonly=True),
+    ):
+        await database.set_up(connection)
+        now = await connection.fetchval(sql["now"])
+        for row in await connection.fetch(sql["history"], MINUTE * MINUTES, HOUR * HOURS):
+            values = dict(row)
+            found[values.pop("span")].append(Slot(**values))
+    return History(
+        minutes=without_gaps(found[60], now=now, span=MINUTE, number=MINUTES),
+        hours=without_gaps(found[3600], now=now, span=HOUR, number=HOURS),
+    )
+
+
 def seconds_left(targets: Iterable[TargetReport], workers: Workers) -> float | None:
     """Return how long everything pending takes at the current pace; None if that is unknown.
 
@@ -170,6 +194,11 @@ async def _workers(connection: "PoolConnectionProxy[asyncpg.Record]") -> Workers
     if row is None:  # an aggregate without GROUP BY has exactly one row
         raise AssertionError
     return Workers(**dict(row))
+
+
+def _is_of(target: str | None, line: str) -> bool:
+    """Whether a line is the one that was asked for, or one of the target that was; None means all."""
+    return target in {None, line, line.partition("/")[0]}
 
 
 def _progress(row: "asyncpg.Record") -> Progress:

@@ -51,7 +51,7 @@ async def unrecorded(database: Database) -> Unrecorded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Astray:
-    """How many rotations wait for a connection that nobody has requested; the oldest of them, and that connection."""
+    """How many rotations wait for a connection without a request; the oldest of them, and that connection."""
 
     rotations: int = 0
     example_id: int | None = None

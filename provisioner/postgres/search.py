@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from provisioner.core.requests import UNFINISHED, Found, Listed, Query, RequestHistory, State
+from provisioner.postgres.access import sees_all
 from provisioner.postgres.browse import listed
 from provisioner.postgres.candidates import TOP, Range, called, matching
 from provisioner.postgres.detail import read_attempts, read_detail
 from provisioner.postgres.filters import Filter, parts
 from provisioner.postgres.kinds import KINDS, Kind
-from provisioner.postgres.own import sees_all
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
 
@@ -29,7 +29,6 @@ SOON: Final = 0.35  # seconds; the search continues only if somebody asks for mo
 CALLS: Final = 100  # calls of one request that fit on a page
 COUNTED: Final = 10_000  # requests beyond a page that are counted
 LARGEST_ID: Final = TOP
-_SQL: Final = "search"
 _PENDING: Final = "pending"
 # The name of one of our keys at OpenRouter ends with its rotation's id; see `core/rotations.py`.
 _KEY: Final = re.compile(r"#([0-9]{13,18})\.[0-9]{1,9}-[0-9a-f]{6}$")
@@ -139,7 +138,7 @@ async def read_request(database: Database, request: int) -> RequestHistory | Non
     if detail is None:
         return None
     attempts, earlier = await read_attempts(database, request, limit=CALLS)
-    row = await database.fetchrow(statements(_SQL)["drift"], request)
+    row = await database.fetchrow(statements("detail")["drift"], request)
     compared = dict(row) if row else {}
     return RequestHistory(detail=detail, attempts=tuple(attempts), earlier=earlier, **compared)
 

@@ -1,1 +1,1 @@
-"""A private PostgreSQL and a simulated Infisical: for the demo, the tests, and the tests of users."""
+"""A private PostgreSQL and a simulated Infisical, for the demo, our tests, and users' tests."""

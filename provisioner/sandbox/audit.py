@@ -1,6 +1,6 @@
-"""Compare what the table says with what the simulated Infisical has: the proof of the demo and of the fault tests.
+"""Compare the table with the simulated Infisical: the proof of the demo and of the fault tests.
 
-Works on plain rows and on the simulator's own state, and knows nothing of how the product works.
+It works on plain rows and on the simulator's own state, and does not depend on the product.
 """
 
 from collections import Counter, defaultdict
@@ -11,13 +11,13 @@ from typing import Any, Final
 
 Row = Mapping[str, Any]
 
-# Seconds by which the clocks of a server and of a database on one machine may disagree.
+# Seconds by which the clocks of a server and a database on one machine may differ.
 TOLERANCE: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Audit:
-    """What the comparison showed. `problems` is empty when every request is accounted for.
+    """The result of the comparison. `problems` is empty if every request is accounted for.
 
     `found_again` are connections whose create's answer was lost and that were recognised as ours.
     """
@@ -33,9 +33,9 @@ class Audit:
 
 
 def audit(rows: Sequence[Row], state: Row) -> Audit:
-    """Hold the rows of `connection_requests` against `GET /_simulator/state`.
+    """Compare the rows of `connection_requests` with `GET /_simulator/state`.
 
-    Somebody else's connection may be recorded only where a row's `on_conflict` says so.
+    Somebody else's connection may be recorded only if the row's `on_conflict` allows it.
     """
     connections = {str(one["id"]): one for one in state["connections"]}
     made = {id_: one for id_, one in connections.items() if not one["planted"]}
@@ -62,12 +62,12 @@ def audit(rows: Sequence[Row], state: Row) -> Audit:
 
 
 def unexplained(creates: Sequence[Row], attempts: Sequence[Row]) -> Sequence[str]:
-    """The creates that the log of attempts does not account for.
+    """Return the creates that the attempt log does not account for.
 
-    A create whose answer arrived has a row with its `reqId`. Any other has a row without one that was under way when
-    the server saw it: that of the lost answer, or the one written for a worker that was lost. `attempts` carry their
-    request's `project_id` and `name`, and times in seconds since 1970. What never got as far as its body cannot be told
-    apart, and what was turned away for its token was no attempt.
+    A create whose answer arrived has a row with its `reqId`. Any other create has a row without one that was in
+    progress when the server saw it: that of the lost answer, or the one written for a lost worker. `attempts` have
+    their request's `project_id` and `name`, and times in seconds since 1970. Creates that did not get as far as their
+    body cannot be distinguished, and a refusal of the token was not an attempt.
     """
     known = {str(row["req_id"]) for row in attempts if row["req_id"]}
     spare: defaultdict[tuple[str, str], list[Row]] = defaultdict(list)
@@ -101,7 +101,7 @@ def _row_problem(row: Row, connections: Mapping[str, Row]) -> str | None:
         taken = any(other["planted"] and _place(other) == _place(row) for other in connections.values())
         return None if taken else f"{where} reports a name conflict that does not exist"
     if row["status"] == "cancelled":
-        return None  # if it made a connection, that one is recorded nowhere
+        return None  # if it made a connection, that is recorded nowhere
     return f"{where} is {row['status']}: {row['error_code']} {row['error_message']}"
 
 
@@ -122,10 +122,10 @@ def _place(one: Row) -> tuple[str, str]:
 
 
 def audit_rotations(rows: Sequence[Row], state: Row) -> Sequence[str]:
-    """Hold the rows of `rotation_requests` against the simulator's rotations, OpenRouter's keys and the secrets.
+    """Compare the rows of `rotation_requests` with the simulator's rotations, OpenRouter's keys and the secrets.
 
-    Every rotation is recorded once, is as its row says, and has one key and one secret. What is removed is not there.
-    Every other key is named by a row that says so. A row that has ended must be right; any other may be under way.
+    Every rotation is recorded once, matches its row, and has one key and one secret. Removed ones do not exist. Every
+    other key is named by a row. A row that has ended must be right; others may be in progress.
     """
     rotations = {str(one["id"]): one for one in state["rotations"]}
     recorded = Counter(str(row["rotation_id"]) for row in rows if row["rotation_id"])

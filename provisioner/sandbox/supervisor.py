@@ -1,8 +1,9 @@
-"""Keep one private PostgreSQL for exactly as long as the process that asked for it lives.
+"""Keep one private PostgreSQL running exactly as long as the process that asked for it.
 
-A program of its own, on nothing but the standard library. Orders come as JSON lines on standard input, which only the
-parent can write to; each is answered by a line on standard output. When the input ends, or the parent changes, the
-parent is gone, however it died: the server is stopped and what is temporary removed. `postgres.py` is the other end.
+This is a separate program that only uses the standard library. Orders are JSON lines on standard input, which only the
+parent can write to; each is answered by a line on standard output. When the input ends or the parent process changes,
+the parent has died in whatever way: the server is stopped, and temporary files are removed. `postgres.py` is the other
+end.
 """
 
 from __future__ import annotations
@@ -28,26 +29,26 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Self
 
-START_TIMEOUT = 60.0  # seconds; recovery after a kill may have much to replay
-STOP_TIMEOUT = 30.0  # seconds for one way of stopping before the next, rougher one
-DYING = 0.5  # seconds within which a server that somebody has just killed is dead
-LOOK = 1.0  # seconds between looks at who the parent is, should another process have inherited the pipe
+START_TIMEOUT = 60.0  # seconds; recovery after a kill may take long
+STOP_TIMEOUT = 30.0  # seconds for one way of stopping before the next, harsher one
+DYING = 0.5  # seconds within which a killed server is dead
+LOOK = 1.0  # seconds between checks of the parent, in case another process has inherited the pipe
 SIGNALS = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}
-ENVIRONMENT = {"LC_ALL": "C", "TZ": "UTC"}  # nothing of the caller's: results must not depend on the machine
-SOCKET_PATH_LIMIT = 103  # bytes; of macOS, which allows least
+ENVIRONMENT = {"LC_ALL": "C", "TZ": "UTC"}  # nothing from the caller, because results must not depend on the machine
+SOCKET_PATH_LIMIT = 103  # bytes; the limit of macOS, which is the lowest
 
 
 class OrderError(Exception):
-    """An order could not be carried out; the text is for the person who gave it."""
+    """An order could not be carried out; the message is for the person who gave it."""
 
 
 class Abandoned(BaseException):
-    """The parent is gone, so nothing is worth waiting for any more."""
+    """The parent is gone, so waiting is pointless."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Cluster:
-    """One data directory and the server on it."""
+    """One data directory and its server."""
 
     parent: int
     software: Path
@@ -61,7 +62,7 @@ class Cluster:
 
     @classmethod
     def create(cls, spec: dict[str, Any], parent: int) -> Self:
-        """Make the directory; until there is one, nothing can be left behind."""
+        """Create the directory; before that, nothing can be left behind."""
         kept = spec["directory"]
         if kept:
             Path(kept).mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -96,8 +97,8 @@ class Cluster:
         fresh.rename(self.data)
 
     def _make(self, secret: Path, data: Path) -> None:
-        # Gives up the safety of a few files against the loss of power, which a sandbox does not survive; the server
-        # itself still syncs what it commits.
+        # Risks a few files in a power failure, which a sandbox does not survive anyway; the server itself still syncs
+        # its commits.
         self._initdb(secret, data, "--no-sync")
 
     def _own(self, path: Path) -> None:
@@ -111,7 +112,7 @@ class Cluster:
         self._own(path)
 
     def _copy_software(self) -> None:
-        """Copy the programs, and the libraries that a wheel keeps beside them, to where the account can run them."""
+        """Copy the programs, and a wheel's libraries beside them, to a place where the account can run them."""
         package, copies = self.software.parent, self.directory / "software"
         target = copies / package.name / self.software.name
         shutil.rmtree(copies, ignore_errors=True)
@@ -135,7 +136,7 @@ class Cluster:
 
     def _initdb(self, secret: Path, data: Path, *more: str) -> None:
         arguments = ["--username=provisioner", f"--pwfile={secret}", "--auth=scram-sha-256", "--encoding=UTF8"]
-        # The C locale sorts and compares alike everywhere.
+        # The C locale sorts and compares the same everywhere.
         arguments += ["--locale=C", "--no-instructions", f"--pgdata={data}", *more]
         made = subprocess.run(  # noqa: S603 - our own arguments, no shell
             [self.software / "bin" / "initdb", *arguments],
@@ -148,7 +149,7 @@ class Cluster:
             raise OrderError(with_last_lines("initdb failed", made.stdout))
 
     def start(self) -> dict[str, int]:
-        """Wait until a server that is not running yet takes connections: first on a free port, later on the same."""
+        """Start a server and wait until it accepts connections: first on a free port, later on the same port."""
         if self.server:
             with suppress(subprocess.TimeoutExpired):
                 self.server.wait(DYING)
@@ -165,7 +166,7 @@ class Cluster:
             if self._ready(server, deadline):
                 return {"port": self.port, "pid": server.pid}
             said = log.read_bytes()[before:]
-            # A port that was taken meanwhile, or backends of a killed server that have not noticed yet.
+            # The port was taken meanwhile, or backends of a killed server have not exited yet.
             passing = b"Address already in use" in said or b"still in use" in said
             if not passing or time.monotonic() > deadline:
                 raise OrderError(with_last_lines("PostgreSQL did not start", said))
@@ -211,7 +212,7 @@ class Cluster:
         time.sleep(seconds)
 
     def stop(self, mode: str) -> None:
-        """Stop the server if it runs, more and more roughly, and clear up what a killed one left."""
+        """Stop the server if it runs, with increasing force, and clean up after one that was killed."""
         if not self.server:
             return
         for number in (SIGNALS[mode], signal.SIGQUIT, signal.SIGKILL):
@@ -223,7 +224,7 @@ class Cluster:
         self.server = None
 
     def _clear(self, pid: int) -> None:
-        """End the backends of a server that was killed, and free the shared segment that it could not free itself."""
+        """End the backends of a killed server, and free the shared memory that it could not free itself."""
         match self._pid_file():
             case [owner, _, _, _, _, _, segment, *_] if owner == str(pid) and segment.split():
                 for link in Path("/proc").glob("[0-9]*/cwd"):  # without /proc they end at their next wait
@@ -233,14 +234,14 @@ class Cluster:
                 ctypes.CDLL(None).shmctl(int(segment.split()[-1]), 0, None)  # 0 is IPC_RMID
 
     def remove(self) -> None:
-        """Stop the server and remove what is temporary."""
+        """Stop the server and remove temporary files."""
         self.stop("immediate")
         while self.temporary and self.directory.exists():  # a dying backend may write once more
             shutil.rmtree(self.directory, ignore_errors=True)
 
 
 def free_port() -> int:
-    """Find a free port below those that systems hand out by themselves, so that a stop does not lose it."""
+    """Find a free port below the range that systems assign automatically, so that a stop does not lose it."""
     while True:
         port = random.randrange(20000, 32000)  # noqa: S311 - nothing secret
         with socket.socket() as probe, suppress(OSError):
@@ -250,23 +251,23 @@ def free_port() -> int:
 
 
 def escaped(value: str) -> str:
-    """Write a value as postgresql.conf wants it between quotes."""
+    """Escape a value for quotes in postgresql.conf."""
     return value.replace("\\", "\\\\").replace("'", "''").replace("\n", "\\n")
 
 
 def with_last_lines(what: str, output: bytes) -> str:
-    """Say what failed, with the end of what the program said itself."""
+    """Say what failed, with the end of the program's own output."""
     lines = output.decode(errors="replace").strip().splitlines()
     return "\n".join([f"{what}; its last lines:", *lines[-8:]])
 
 
 def die_with_parent() -> None:
-    """Ask Linux to stop the server should even the supervisor be killed; 1 is PR_SET_PDEATHSIG."""
+    """Ask Linux to stop the server even if the supervisor is killed; 1 is PR_SET_PDEATHSIG."""
     ctypes.CDLL(None).prctl(1, signal.SIGQUIT)
 
 
 def orders(parent: int) -> Iterator[dict[str, Any]]:
-    """Yield what the parent orders, until it orders the end or is gone."""
+    """Yield the parent's orders, until it orders the end or is gone."""
     while os.getppid() == parent:
         if select.select([sys.stdin], [], [], LOOK)[0]:
             order = json.loads(sys.stdin.readline() or '{"do": "end"}')
@@ -276,7 +277,7 @@ def orders(parent: int) -> Iterator[dict[str, Any]]:
 
 
 def serve(parent: int) -> None:
-    """Carry out the parent's orders; the first one makes the cluster."""
+    """Carry out the parent's orders; the first one creates the cluster."""
     cluster: Cluster | None = None
     try:
         for order in orders(parent):

@@ -1,4 +1,4 @@
-"""The settings: what can be set, where a value comes from, and what is wrong with one."""
+"""The settings: what can be set, where a value comes from, and what is wrong with it."""
 
 from provisioner.core.secret import Secret
 from provisioner.settings.errors import SettingsError

@@ -6,7 +6,7 @@ from typing import Final
 from provisioner.core.errors import ProvisionerError
 from provisioner.core.text import printable
 
-SHOWN: Final = 10  # problems that are told one by one
+SHOWN: Final = 10  # problems that are listed
 
 
 class SettingsError(ProvisionerError):

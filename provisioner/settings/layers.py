@@ -35,11 +35,11 @@ from provisioner.settings.shape import (
 from provisioner.settings.values import normalise_name, same_base
 
 CONFIG_VARIABLE: Final = "PROVISIONER_CONFIG"
-CONFIG_FILE: Final = Path("config/provisioner.toml")  # read if it is there
-DEEPEST: Final = 3  # names of a setting, as in targets.default.url
-CONFIG_SIZE: Final = 1 << 20  # bytes; a longer file is not a file of settings but a mistake
-SECRET_SIZE: Final = 1 << 16  # bytes; a longer file is not a secret but a mistake
-DEEPEST_KEY: Final = 20  # names joined by dots; the time that tomllib takes grows with their square
+CONFIG_FILE: Final = Path("config/provisioner.toml")  # read if it exists
+DEEPEST: Final = 3  # names in a setting, as in targets.default.url
+CONFIG_SIZE: Final = 1 << 20  # bytes; a longer file is a mistake
+SECRET_SIZE: Final = 1 << 16  # bytes; a longer file is a mistake
+DEEPEST_KEY: Final = 20  # names joined by dots; tomllib's time grows with their square
 
 _DEEPER_KEY: Final = re.compile(  # anywhere but in a line of comment
     rf"""^(?![ \t]*\#)[^\n]*?(?<![\w"'-])(?:[\w"'-]+[ \t]*\.[ \t]*){{{DEEPEST_KEY}}}""", re.MULTILINE
@@ -48,7 +48,7 @@ _ALIASES: Final[dict[str, Setting]] = {
     "PROVISIONER_DATABASE_URL": ("database", "url"),
     "PROVISIONER_DATABASE_URL_FILE": ("database", "url_file"),
 }
-# Kubernetes tells every pod about a service called "provisioner" in variables with these names.
+# Kubernetes describes a service called "provisioner" to every pod in variables with these names.
 _KUBERNETES: Final = re.compile(
     r"PROVISIONER_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
 )

@@ -57,10 +57,10 @@ def load_settings(
     environ: Mapping[str, str] = os.environ,
     cwd: Path | None = None,
 ) -> Settings:
-    """Return the settings in force: command line over environment over file over defaults.
+    """Return the effective settings: command line over environment over file over defaults.
 
-    `config` is the file that the command line names; `overrides` holds what else it says, as tables in tables. Raises
-    `SettingsError`, which names every setting that is unknown, unreadable or unusable the way its user wrote it.
+    `config` is the file that the command line names; `overrides` contains its other settings, as nested tables. Raises
+    `SettingsError`, which names every unknown, unreadable or unusable setting the way its user wrote it.
     """
     base = cwd or Path()
     layers = [

@@ -1,4 +1,4 @@
-"""The settings as a whole, in force for the life of a process."""
+"""The settings as a whole, for the life of a process."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -53,7 +53,7 @@ class Settings(Sections):
                     yield (*prefix, field), getattr(group, field)
 
     def database_url(self) -> Secret:
-        """Return the database's URL; raise `SettingsError` when none is set."""
+        """Return the database's URL. Raises `SettingsError` if none is set."""
         if self.database.url is None:
             raise SettingsError(
                 "no database is set: set PROVISIONER_DATABASE_URL or DATABASE_URL, or [database] url in the file, "

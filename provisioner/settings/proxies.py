@@ -1,7 +1,7 @@
 """The proxies in the environment, interpreted as curl does.
 
-`https_proxy`, `http_proxy`, `all_proxy` and `no_proxy`, in lower case first, then in upper case. This machine itself is
-never asked through a proxy unless the setting `proxy` says so.
+`https_proxy`, `http_proxy`, `all_proxy` and `no_proxy` are read first in lower case, then in upper case. This machine
+itself is never reached through a proxy unless the setting `proxy` says so.
 """
 
 import ipaddress
@@ -22,7 +22,7 @@ PORTS: Final = {"https": 443, "http": 80}
 
 
 class Proxy(NamedTuple):
-    """A proxy's URL, which may hold a password, and the variable that names it."""
+    """A proxy's URL, which may contain a password, and the variable that names it."""
 
     url: str
     variable: str

@@ -1,6 +1,6 @@
-"""What can be set: each section's fields, their meaning, and which cannot work together.
+"""The fields of each section, their meaning, and combinations that are refused.
 
-The descriptions here are the documentation: the table in `docs/settings.md` is made from them.
+The descriptions here are the documentation: the table in `docs/settings.md` is generated from them.
 """
 
 from pathlib import Path
@@ -38,13 +38,13 @@ from provisioner.settings.values import (
     seconds_of,
 )
 
-# Seconds that an answer is waited for. Infisical cuts a socket on which it was silent for 100 s, so its last answers
-# come shortly before; waiting for less than 30 would lose many that its own database or OpenRouter kept waiting.
+# The shortest timeout for an answer, in seconds. Infisical cuts a connection after 100 s of silence, so its last
+# answers come shortly before; waiting less than 30 would lose many that its database or OpenRouter delayed.
 SHORTEST_TIMEOUT: Final = 30.0
 LONGEST_TIMEOUT: Final = 120.0
 OPENROUTER: Final = "https://openrouter.ai/api/v1"
 CACHE: Final = 300.0  # seconds
-KINDS: Final = ("env", "file", "value", "project")  # the field that tells which kind a credential is
+KINDS: Final = ("env", "file", "value", "project")  # the field that determines a credential's kind
 INFISICAL_FIELDS: Final = ("project", "environment", "path", "secret", "target", "cache")
 
 
@@ -55,7 +55,7 @@ Proxy = Annotated[
 
 
 class Section(BaseModel):
-    """A group of settings: does not change, and shows no value that it refuses."""
+    """A group of settings: immutable, and never shows a value that it refuses."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
 
@@ -77,7 +77,7 @@ class Database(Section):
 
 
 class Target(Section):
-    """One Infisical: an instance and an organization, and how to be somebody there."""
+    """One Infisical: an instance and an organization, and how to log in there."""
 
     url: BaseUrl = Field(description="base URL of the Infisical instance")
     auth: Annotated[Literal["universal", "token", "kubernetes", "oidc"], Choice] = Field(
@@ -178,12 +178,12 @@ class Credential(Section):
 
     @property
     def kept(self) -> float:
-        """Seconds for which a key from Infisical is kept."""
+        """The seconds for which a key from Infisical is cached."""
         return CACHE if self.cache is None else self.cache
 
     @property
     def place(self) -> SecretLocation | None:
-        """Where in Infisical the key is, if that is where it is."""
+        """The place of the key in Infisical, if it is there."""
         if self.project is None or self.environment is None or self.secret is None:
             return None
         return SecretLocation(
@@ -192,7 +192,7 @@ class Credential(Section):
 
 
 class Openrouter(Section):
-    """Where OpenRouter itself is asked about keys, before creates are spent on them."""
+    """How OpenRouter itself is asked about keys before creates are spent on them."""
 
     check: KeyCheck = Field(
         default="auto",
@@ -209,7 +209,7 @@ class Openrouter(Section):
 
 
 class Retry(Section):
-    """How often and how far apart a request is tried."""
+    """How often and at which intervals a request is tried."""
 
     max_attempts: int = Field(
         default=8, ge=1, le=1000, description="attempts that may fail because of the request itself, before it fails"
@@ -259,13 +259,13 @@ class Worker(Section):
 
 
 class Listen(Section):
-    """Where the daemon can be asked how it is."""
+    """Where the daemon answers probes."""
 
     address: Address = Field(default="127.0.0.1:9464", description="host and port of the status port, or `off`")
 
     @property
     def endpoint(self) -> tuple[str, int] | None:
-        """Host and port; nothing when it is off."""
+        """The host and port; None if it is off."""
         return parse_address(self.address)
 
 
@@ -283,7 +283,7 @@ class Sealing(Section):
 
 
 class Notify(Section):
-    """Who is told when a batch has finished or something needs a person."""
+    """Who gets a notice when a batch has finished or something needs a person."""
 
     url: HttpUrl | None = Field(default=None, description="URL that notices are posted to; without it, none are sent")
     events: Events = Field(
@@ -308,12 +308,12 @@ class Notify(Section):
 
     @property
     def told(self) -> tuple[str, ...]:
-        """The events that are told."""
+        """The events that are sent."""
         return tuple(self.events.split(", "))
 
 
 class Discover(Section):
-    """Which projects of Infisical get their request by themselves."""
+    """Which of Infisical's projects get a request automatically."""
 
     every: Period = Field(
         default="off",
@@ -343,7 +343,7 @@ class Discover(Section):
 
 
 class Verify(Section):
-    """Whether what was recorded is compared with Infisical all the time."""
+    """Whether recorded connections are continuously compared with Infisical."""
 
     every: Period = Field(
         default="off",
@@ -352,7 +352,7 @@ class Verify(Section):
 
     @property
     def seconds(self) -> float | None:
-        """The same in seconds; None if it is off."""
+        """The period in seconds; None if it is off."""
         return seconds_of(self.every)
 
 
@@ -368,7 +368,7 @@ class Log(Section):
 
 
 class Sections(Section):
-    """Every section; of targets and credentials there are any number."""
+    """All sections; targets and credentials can have any number of names."""
 
     database: Database = Database()
     targets: dict[str, Target]

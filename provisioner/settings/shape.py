@@ -28,7 +28,7 @@ NAMED: Final = {
 }
 ECOSYSTEM: Final[dict[str, Setting]] = {
     "INFISICAL_HOST": ("targets", "default", "url"),
-    "INFISICAL_API_URL": ("targets", "default", "url"),  # of Infisical's command line, which may write /api behind it
+    "INFISICAL_API_URL": ("targets", "default", "url"),  # of Infisical's command line, which may append /api
     "INFISICAL_DOMAIN": ("targets", "default", "url"),  # the same in newer versions
     "INFISICAL_UNIVERSAL_AUTH_CLIENT_ID": ("targets", "default", "client_id"),
     "INFISICAL_UNIVERSAL_AUTH_CLIENT_SECRET": ("targets", "default", "client_secret"),
@@ -77,7 +77,7 @@ def file_of(path: Setting) -> list[Setting]:
 def resolve(path: Setting) -> tuple[Setting, bool] | None:
     """Find the setting, and whether its value is in a file; None if there is no such setting.
 
-    An Infisical secret may be written as a table of its own, and every secret as `…_file`.
+    An Infisical secret may be written as its own table, and every secret as `…_file`.
     """
     if path[0] == "credentials" and len(path) == 4 and path[2] == "infisical" and path[3] in INFISICAL_FIELDS:
         path = (*path[:2], path[3])

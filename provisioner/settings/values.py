@@ -61,7 +61,7 @@ def refuse(rule: str, *fields: str) -> PydanticCustomError:
 
 
 def parse_limit(given: object) -> RateLimit | Literal["auto", "none"]:
-    """Read a rate limit: `auto`, `none`, or a number a time."""
+    """Parse a rate limit: `auto`, `none`, or a number per time."""
     if isinstance(given, RateLimit):
         return given
     text = given.strip().lower() if isinstance(given, str) else ""
@@ -76,7 +76,7 @@ def parse_limit(given: object) -> RateLimit | Literal["auto", "none"]:
 
 
 def parse_most(given: object) -> int | Literal["auto"]:
-    """Read how many calls may be in flight: `auto`, or a number."""
+    """Parse the number of calls in flight: `auto`, or a number."""
     if isinstance(given, str):
         text = given.strip().lower()
         if text == "auto":
@@ -90,7 +90,7 @@ def parse_most(given: object) -> int | Literal["auto"]:
 
 
 def parse_check(given: object) -> bool | Literal["auto"]:
-    """Read whether keys are checked: `auto`, true or false."""
+    """Parse whether keys are checked: `auto`, true or false."""
     text = str(given).strip().lower() if isinstance(given, str | bool) else ""
     if text == "auto":
         return "auto"
@@ -126,7 +126,7 @@ def parse_events(given: object) -> str:
 
 
 def parse_period(given: object) -> str:
-    """Read how often something happens: `off`, or a number of minutes, hours or days."""
+    """Parse a period: `off`, or a number of minutes, hours or days."""
     text = given.strip().lower().replace(" ", "") if isinstance(given, str) else ""
     if text != "off" and not _PERIOD.fullmatch(text):
         raise refuse('must be "off", or a time such as "1d", "12h" or "30min"')
@@ -170,7 +170,7 @@ def _address(text: str) -> str:
 
 
 def _split(url: str, schemes: tuple[str, ...]) -> SplitResult:
-    """Take a URL apart, or say what is wrong with it."""
+    """Split a URL, or say what is wrong with it."""
     wanted = " or ".join(f"{scheme}://" for scheme in schemes)
     problem = refuse(f"must be a URL that begins with {wanted} and names a host")
     # `urlsplit` silently drops line breaks and tabs.

@@ -8,11 +8,11 @@ from typing import Final
 
 import structlog
 
+from provisioner.core.background_ports import DriftLedger, Lister
 from provisioner.core.comparison import NO_FINGERPRINTS, AnyRecorded, Project
 from provisioner.core.errors import ProvisionerError
 from provisioner.core.model import Result
 from provisioner.core.ports import Clock, Permits
-from provisioner.core.ports_beside import DriftLedger, Lister
 from provisioner.core.target_health import TROUBLE
 from provisioner.core.verifying import Round, judge
 from provisioner.worker.database_retry import jittered, log_failure

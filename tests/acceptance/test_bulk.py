@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from tests.support.postgres import Database
 
-GROWTH = 24  # MiB that a command may need more for a file of ten times the size; what is read holds 8 of them
+GROWTH = 24  # MiB that a command may need more for a file of ten times the size; reading uses 8 of them
 PACE = 3_000  # rows a second that `submit` loads at the very least, on a busy machine
 
 
@@ -34,7 +34,7 @@ def run(*arguments: str | Path, into: Path, told: Mapping[str, str]) -> int:
 
 
 def journey(database: Database, folder: Path, count: int, infisical: Mapping[str, str]) -> dict[str, int]:
-    """Plan, submit, cancel one half and export so many lines; returns the memory that each command held."""
+    """Plan, submit, cancel one half and export this many lines; returns the memory of each command."""
     told = environment(database, **infisical, PROVISIONER_TARGETS__DEFAULT__READ_LIMIT="none")
     file, output = folder / "projects.csv", folder / "output"
     with file.open("w") as lines:

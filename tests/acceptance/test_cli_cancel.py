@@ -1,4 +1,4 @@
-"""`provisioner cancel`: requests are called off."""
+"""`provisioner cancel`: requests are cancelled."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def test_what_is_not_finished_is_called_off(database: Database) -> None:
-    """Who is in line is cancelled at once, in flight or in doubt ends first, failed is put aside; all of it is said."""
+    """Requests in line are cancelled at once, those in flight or in doubt end first, failed ones too; all reported."""
     ids = one_of_each(database)
     (doubted,) = ask(database)
     postpone(database, doubted, code="outcome_unknown", unknown=True)
@@ -38,7 +38,7 @@ def test_what_is_not_finished_is_called_off(database: Database) -> None:
 
 
 def test_programs_get_counts(database: Database) -> None:
-    """`--json` tells what was matched, changed and left."""
+    """`--json` has what matched, changed and stayed."""
     ids = one_of_each(database)
     done = provisioner("cancel", "--batch", "mixed", "--json", database=database)
     assert done.returncode == 0
@@ -48,7 +48,7 @@ def test_programs_get_counts(database: Database) -> None:
 
 
 def test_a_dry_run_changes_nothing(database: Database) -> None:
-    """`--dry-run` says what would be called off."""
+    """`--dry-run` reports what would be cancelled."""
     one_of_each(database)
     before = states(database)
     done = provisioner("cancel", "--state", "pending", "--dry-run", database=database)
@@ -57,7 +57,7 @@ def test_a_dry_run_changes_nothing(database: Database) -> None:
 
 
 def test_ids_and_filters_narrow_down(database: Database) -> None:
-    """Of the ids only those are called off that the filter matches too."""
+    """Of the ids only those that also match the filter are cancelled."""
     first, second = ask(database, 2)
     (third,) = ask(database, batch="'b'")
     done = provisioner("cancel", str(first), str(third), "--batch", "b", database=database)
@@ -80,7 +80,7 @@ def test_what_has_ended_cannot_be_called_off(database: Database) -> None:
 def test_a_terminal_is_asked_before_many_are_changed(
     database: Database, answer: bytes, status: int, left: set[str]
 ) -> None:
-    """On a terminal more than twenty are called off only after a yes."""
+    """On a terminal more than twenty are cancelled only after a yes."""
     ask(database, 21)
     ours, theirs = pty.openpty()
     told = environment(database, TERM="xterm-256color", NO_COLOR="1")
@@ -99,7 +99,7 @@ def test_a_terminal_is_asked_before_many_are_changed(
 
 @pytest.mark.parametrize(("count", "option"), [(20, "--json"), (21, "--yes")])
 def test_a_terminal_is_not_asked_for_few_or_after_yes(database: Database, count: int, option: str) -> None:
-    """Twenty are called off without a question, more of them with `--yes`."""
+    """Twenty are cancelled without a question, more of them with `--yes`."""
     ask(database, count)
     ours, theirs = pty.openpty()
     with subprocess.Popen(  # noqa: S603  # ours
@@ -117,7 +117,7 @@ def test_a_terminal_is_not_asked_for_few_or_after_yes(database: Database, count:
 
 
 def test_many_are_called_off_in_batches(database: Database) -> None:
-    """More requests than one transaction takes are all called off, and counted together."""
+    """More requests than fit into one transaction are all cancelled, and counted together."""
     ask(database, 10_050, batch="'many'")
     (kept,) = ask(database)
     done = provisioner("cancel", "--batch", "many", "--json", database=database)

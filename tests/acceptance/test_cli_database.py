@@ -20,7 +20,7 @@ def test_a_program_finds_the_server(database: Database) -> None:
 
 
 def test_what_it_says(database: Database) -> None:
-    """Alone it tells which server it is, without the password; a program that is not there is named."""
+    """Without a program it shows the server's address without the password; a missing program is named."""
     told = provisioner("database", database=database)
     assert told.stdout == f"PostgreSQL {database.server.version}, a server of yours; role provisioner\n"
     missing = provisioner("database", "no-such-program", database=database)

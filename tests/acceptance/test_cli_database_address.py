@@ -41,7 +41,7 @@ def keywords(url: str) -> str:
     ],
 )
 def test_it_works(database: Database, change: str) -> None:
-    """What libpq takes, and what editors and shells put around it."""
+    """Forms that libpq accepts, with additions from editors and shells."""
     url = database.url
     changed = {
         "keywords": keywords(url),

@@ -76,7 +76,7 @@ def test_names_and_slugs_are_matched(infisical: Infisical) -> None:
 
 
 def test_projects_with_a_connection_are_left_out(infisical: Infisical) -> None:
-    """One read of the organization tells which projects have a connection; where that is forbidden, one read each."""
+    """One read of the organization shows which projects have a connection; if that is forbidden, one read each."""
     infisical.set(addProjects=["7b6c9d8e-1f2a-4b3c-8d4e-5f6a7b8c9d0e"])
     named, awkward, _, plain, _ = infisical.projects
     infisical.set(plant=[{"name": "theirs", "projectId": named}])
@@ -96,7 +96,7 @@ def test_projects_with_a_connection_are_left_out(infisical: Infisical) -> None:
 
 
 def test_submit_reads_what_is_printed(database: Database, infisical: Infisical, tmp_path: Path) -> None:
-    """Either form loads as it is, with the names that people gave the projects."""
+    """Either format can be loaded, with the projects' names."""
     for form in ("csv", "jsonl"):
         file = tmp_path / f"projects.{form}"
         assert provisioner("discover", "-o", file, database=database, more=infisical.variables).returncode == 0
@@ -139,7 +139,7 @@ def test_the_read_limit_is_kept() -> None:
 
 
 def test_a_database_that_is_away_is_not_needed(infisical: Infisical) -> None:
-    """The database is asked only for what other readers use, so one that cannot be reached keeps nobody waiting."""
+    """The database is only used for other readers' budgets, so an unreachable one delays nothing."""
     more = infisical.variables | {"PROVISIONER_DATABASE_URL": "postgresql://x@127.0.0.1:1/x"}
     done = provisioner("discover", more=more)
     assert (done.returncode, len(done.stdout.splitlines())) == (0, 4)

@@ -1,4 +1,4 @@
-"""`provisioner doctor`: what stands in the way, and how to fix it."""
+"""`provisioner doctor`: problems, and how to fix them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def examined(*arguments: str, database: Database | None, more: Mapping[str, str]
 
 
 def of(checks: list[dict[str, Any]], name: str, verdict: str) -> str:
-    """What the checks of that name and verdict say, with their remedies."""
+    """The messages and advice of checks with that name and verdict."""
     return "\n".join(
         f"{each['said']}; {each['remedy']}" for each in checks if (each["name"], each["verdict"]) == (name, verdict)
     )
@@ -51,7 +51,7 @@ def test_when_all_is_well_each_line_says_so(database: Database, infisical: Infis
     done = provisioner("doctor", "--project", infisical.projects[0], database=database, more=more)
     assert (done.returncode, done.stderr) == (0, "")
     lines = [line.split(maxsplit=2) for line in done.stdout.splitlines()]
-    # The tests' server is one that may forget: nobody needs its data after a crash.
+    # The tests' server may lose data in a crash, which nobody needs.
     assert {line[0] for line in lines if line[1] != "durability"} == {"ok"}
     assert {line[1] for line in lines} == {
         *("settings", "database", "clock", "schema", "rights", "clean-up", "workers", "identity", "limit"),
@@ -66,7 +66,7 @@ def test_when_all_is_well_each_line_says_so(database: Database, infisical: Infis
 
 
 def test_warnings_are_no_failure(database: Database, infisical: Infisical) -> None:
-    """A paused target, lost workers and work that nobody does are told with their remedies."""
+    """A paused target, lost workers and work without a worker are reported with advice."""
     ask(database, 3)
     query(database, f"{WORKER}; UPDATE provisioner.workers SET lease_until = now() - interval '1 hour'")
     query(database, "INSERT INTO provisioner.targets (target, paused_at, paused_by) VALUES ('default', now(), 'ann')")
@@ -102,7 +102,7 @@ def test_a_missing_schema_is_told(empty_database: Database, infisical: Infisical
 
 
 def test_a_read_only_database_is_told(database: Database, infisical: Infisical) -> None:
-    """A role that can only read gets a problem with its remedy."""
+    """A role that can only read is a problem, with advice."""
     query(database, f"ALTER DATABASE {database.name} SET default_transaction_read_only = on")
     status, checks = examined(database=database, more=infisical.variables)
     assert status == 1
@@ -110,7 +110,7 @@ def test_a_read_only_database_is_told(database: Database, infisical: Infisical) 
 
 
 def test_missing_rights_are_told(database: Database, infisical: Infisical) -> None:
-    """A role that cannot do a worker's work is told which rights it lacks; it still sees the rest."""
+    """A role that cannot do a worker's work learns which rights it lacks; it still sees the rest."""
     role, password = f"{database.name}_role", "planted-4711"
     query(database, f"CREATE ROLE {role} LOGIN PASSWORD '{password}'")
     try:

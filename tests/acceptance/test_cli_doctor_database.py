@@ -38,7 +38,7 @@ def replicating() -> Iterator[PostgresServer]:
 
 
 def clean_up(url: str) -> str:
-    """What `doctor` says about the clean-up."""
+    """`doctor` about what blocks vacuum."""
     done = provisioner("doctor", "--json", more={"PROVISIONER_DATABASE_URL": url})
     checks: list[dict[str, Any]] = json.loads(done.stdout)["checks"]
     assert {each["verdict"] for each in checks if each["name"] == "clean-up"} <= {"ok", "warning"}
@@ -56,7 +56,7 @@ async def test_an_old_transaction_is_named_without_its_literals(
             await session.fetch(f"SELECT /* why */ id\n FROM provisioner.ready WHERE target = '{SECRET}' AND id = 815")
             (found,) = await holders(pool, older_than=0.0)
             assert list(await holders(pool, older_than=60.0)) == []
-            # What `doctor` makes of it, with everything that is a moment old taken for old.
+            # The result of `doctor`, with everything that is a moment old considered old.
             monkeypatch.setattr("provisioner.cli.setup.checks_database.OLD", 0.0)
             said = [str(check) async for check in check_database(pool) if check.name == "clean-up"]
     finally:
@@ -74,13 +74,13 @@ async def test_an_old_transaction_is_named_without_its_literals(
 
 
 def session_pid(what: str) -> int:
-    """The process id in what was found."""
+    """The process id in the finding."""
     return int(what.removeprefix("session "))
 
 
 @pytest.mark.parametrize("plugin", [None, "pgoutput"])
 async def test_an_abandoned_slot_is_told_with_what_it_keeps(replicating: PostgresServer, plugin: str | None) -> None:
-    """A slot that nobody uses, physical or logical, is a warning that says what it costs and how to drop it."""
+    """An unused slot, physical or logical, is a warning that says what it costs and how to drop it."""
     make = (
         "pg_create_logical_replication_slot('left', 'pgoutput')"
         if plugin
@@ -98,7 +98,7 @@ async def test_an_abandoned_slot_is_told_with_what_it_keeps(replicating: Postgre
 
 
 async def test_a_forgotten_prepared_transaction_is_told(replicating: PostgresServer) -> None:
-    """A transaction that was prepared and neither committed nor rolled back is named with its end."""
+    """A prepared transaction is named with the statement that ends it."""
     pool = Pool(replicating.url(), size=1)
     async with connected(replicating.url()) as session:
         await session.execute("BEGIN; CREATE TABLE forgotten (); PREPARE TRANSACTION 'it''s left'")
@@ -112,12 +112,12 @@ async def test_a_forgotten_prepared_transaction_is_told(replicating: PostgresSer
 
 
 def shifted(by: float) -> float:
-    """A clock that is off."""
+    """A clock that is wrong."""
     return time.time() + by
 
 
 async def test_a_clock_that_differs_is_told(database: Database) -> None:
-    """A host whose clock is off by minutes is told by how much; by less than two seconds it is not."""
+    """A host whose clock is off by minutes is reported with the difference; less than two seconds is not."""
     for shift, verdict in ((0.0, "ok"), (1.0, "ok"), (-240.0, "warning"), (240.0, "warning")):
         pool = Pool(database.url, size=1)
         checks = [check async for check in check_database(pool, wall=partial(shifted, shift))]
@@ -128,7 +128,7 @@ async def test_a_clock_that_differs_is_told(database: Database) -> None:
 
 
 def checks_of(database: Database, **more: str) -> dict[str, dict[str, Any]]:
-    """What `doctor` says, by the name of the check."""
+    """The result of `doctor` for a check."""
     done = provisioner("doctor", "--json", database=database, more=more)
     return {each["name"]: each for each in json.loads(done.stdout)["checks"]}
 
@@ -173,7 +173,7 @@ def test_how_many_creates_a_target_bears_is_told(database: Database) -> None:
 
 
 def test_rotations_that_cannot_go_on_are_told(database: Database) -> None:
-    """Those whose connection nobody has requested, and those without a place; once both are there, that all is well."""
+    """Rotations whose connection has no request, and those without a place; after both are fixed, all is well."""
     project = "8d7e2b34-6d3c-4d5e-9f4b-2f1f6c1a9b11"
     said = "the connection of every pending one is requested"
     assert checks_of(database)["rotations"]["said"] == said
@@ -206,3 +206,12 @@ def test_a_password_file_that_is_ignored_is_told(database: Database, tmp_path: P
     assert done.returncode == 1
     assert "chmod 0600" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_an_operators_limit_is_told_before_infisicals_is_known(database: Database) -> None:
+    """Whoever slows a target down before its first create sees that it holds."""
+    assert provisioner("limit", "default", "--writes", "60/min", database=database).returncode == 0
+    done = provisioner("doctor", "--json", database=database)
+    (limit,) = [check for check in json.loads(done.stdout)["checks"] if check["name"] == "limit"]
+    assert limit["verdict"] == "ok"
+    assert limit["said"] == "default is limited to 60 writes in 60 s by provisioner"

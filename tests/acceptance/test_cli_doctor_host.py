@@ -24,7 +24,7 @@ UNKNOWN = {"reqId": "req-1", "statusCode": 401, "error": "UnauthorizedError", "m
 
 
 def checks(more: dict[str, str], *arguments: str, files: int | None = None) -> dict[str, list[str]]:
-    """What `doctor` says, by the check's name; `files` is how many it may open."""
+    """The result of `doctor` for a check; `files` is how many files it may open."""
     limit = (files, files) if files else resource.getrlimit(resource.RLIMIT_NOFILE)
     done = subprocess.run(  # noqa: S603  # our own arguments; this process has no other threads that matter
         [SCRIPT, "doctor", "--json", *arguments],
@@ -43,7 +43,7 @@ def checks(more: dict[str, str], *arguments: str, files: int | None = None) -> d
 
 @contextmanager
 def answering(status: int, body: object, **headers: str) -> Iterator[tuple[str, list[str]]]:
-    """A server, or a proxy, that answers everything like this; yields its address and what it was asked for."""
+    """A server, or a proxy, with one answer for everything; yields its address and its requests."""
     asked: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -77,8 +77,8 @@ def answering(status: int, body: object, **headers: str) -> Iterator[tuple[str, 
 
 
 def test_too_few_files_for_the_targets_are_told() -> None:
-    """The limit is named with what is needed and where it is raised, before targets are blamed for it."""
-    nobody = {"INFISICAL_UNIVERSAL_AUTH_CLIENT_ID": ""}  # nobody to log in as: it is told at once
+    """The limit is reported with the number needed and where to raise it, before targets are blamed for it."""
+    nobody = {"INFISICAL_UNIVERSAL_AUTH_CLIENT_ID": ""}  # without a login the result comes at once
     many = {f"PROVISIONER_TARGETS__T{number}__URL": f"https://t{number}.invalid" for number in range(40)}
     found = {files: checks({**nobody, **many}, "--target", "default", files=files)["files"][0] for files in (200, 512)}
     assert found[200].startswith(
@@ -92,7 +92,7 @@ def test_too_few_files_for_the_targets_are_told() -> None:
 
 
 def test_the_proxy_of_the_environment_is_used_and_told() -> None:
-    """What goes through a proxy, by whose word, and never its password; an EU identity at the US host is recognised."""
+    """The proxy and its source are reported without its password; an EU identity at the US host is recognised."""
     with answering(401, UNKNOWN) as (proxy, asked):
         found = checks(
             {
@@ -112,7 +112,7 @@ def test_the_proxy_of_the_environment_is_used_and_told() -> None:
 
 
 def test_this_machine_is_not_asked_through_a_proxy() -> None:
-    """A server on this host is asked directly, and there is nothing to tell."""
+    """A server on this host is reached directly, and there is nothing to report."""
     with answering(401, UNKNOWN) as (server, asked):
         found = checks({"INFISICAL_HOST": f"http://{server}", "HTTP_PROXY": f"http://127.0.0.1:{free_port()}"})
     assert asked == ["/api/v1/auth/universal-auth/login"]
@@ -120,7 +120,7 @@ def test_this_machine_is_not_asked_through_a_proxy() -> None:
 
 
 def test_an_infisical_that_is_somewhere_else_is_told() -> None:
-    """A login that is sent elsewhere says where to, and what to set."""
+    """A redirected login shows the destination, and what to set."""
     with answering(301, {}, Location="https://vault.example.com:8443/login?x=y") as (server, asked):
         (identity,) = checks({"INFISICAL_HOST": f"http://{server}"})["identity"]
     assert "the server answered 301 and redirects to https://vault.example.com:8443: set the target's url" in identity

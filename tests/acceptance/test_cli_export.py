@@ -69,7 +69,7 @@ def test_a_sealed_key_is_not_written(database: Database) -> None:
 
 
 def test_a_file_is_replaced_only_by_a_whole_one(database: Database, empty_database: Database, tmp_path: Path) -> None:
-    """What was there stays until all of it is there; nothing else is left behind."""
+    """The old file stays until the new one is complete; nothing else is left behind."""
     file = tmp_path / "x.csv"
     file.write_text("old")
     file.chmod(0o640)
@@ -83,7 +83,7 @@ def test_a_file_is_replaced_only_by_a_whole_one(database: Database, empty_databa
 
 
 def test_a_file_that_cannot_be_written_is_told(database: Database, tmp_path: Path) -> None:
-    """A missing directory is told in one line."""
+    """A missing directory is reported in one line."""
     done = provisioner("export", "-o", tmp_path / "no" / "x.csv", database=database)
     assert done.returncode == 1
     assert done.stderr == f"error: {tmp_path / 'no' / 'x.csv'} cannot be written: No such file or directory\n"
@@ -98,7 +98,7 @@ def test_a_spreadsheet_is_not_written_as_csv(database: Database, tmp_path: Path,
 
 
 def test_a_full_disk_is_told(database: Database) -> None:
-    """A disk that is full is told for what it is, and not taken for trouble with the database."""
+    """A full disk is reported as such, and not as trouble with the database."""
     query(database, MANY.format(1, 2000))
     done = provisioner("export", "-o", "/dev/full", database=database)
     assert done.returncode == 1
@@ -156,7 +156,7 @@ FORMULAS = [
 
 
 def test_formulas_are_written_as_text(database: Database, tmp_path: Path) -> None:
-    """No cell is a formula to a spreadsheet, and `submit` takes the file back as it was."""
+    """No cell is a formula to a spreadsheet, and `submit` reads the file back unchanged."""
     for number, text in enumerate(FORMULAS):
         quoted = text.replace("'", "''")
         ask(database, name=f"'n-{number}'", description=f"'{quoted}'", project_name="'-Cash Desk'")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from provisioner import __version__
-from provisioner.cli import COMMANDS
+from provisioner.cli.commands import COMMANDS
 from provisioner.cli.terminal.frame import guarded
 from tests.support.cli import SCRIPT, environment, provisioner
 
@@ -25,14 +25,14 @@ def test_help_lists_every_command() -> None:
     """`--help` shows each command with its summary and explains the exit statuses."""
     done = provisioner("--help")
     assert (done.returncode, done.stderr) == (0, "")
-    for name, summary in COMMANDS.items():
+    for name, command in COMMANDS.items():
         assert f"  {name} " in done.stdout
-        assert summary in done.stdout
+        assert command.summary in done.stdout
     assert "Exit status: 0 done" in done.stdout
 
 
 def test_as_a_module_it_ends_with_the_same_status() -> None:
-    """`python -m provisioner` is the same as the script, for those who look at its exit status too."""
+    """`python -m provisioner` equals the script, including the exit status."""
     for arguments, status in ((["--help"], 0), (["status", "--json"], 1), (["nonsense"], 2)):
         done = subprocess.run(  # noqa: S603  # ours
             [sys.executable, "-m", "provisioner", *arguments],
@@ -62,7 +62,7 @@ def test_help_is_quick() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_commands_help_has_an_example(command: str) -> None:
-    """Nobody has to guess how a command is called, and no line is wider than eighty columns."""
+    """Every command is listed, and no line is wider than eighty columns."""
     done = provisioner(command, "--help", more={"COLUMNS": "80"})
     assert (done.returncode, done.stderr) == (0, "")
     assert f"Example: provisioner {command}" in " ".join(done.stdout.split())
@@ -73,7 +73,8 @@ def test_every_command_starts_by_itself() -> None:
     """A command's module can be imported while no other is."""
     code = """
 import os
-from provisioner.cli import COMMANDS, load_command
+from provisioner.cli import load_command
+from provisioner.cli.commands import COMMANDS
 for name in COMMANDS:
     if (child := os.fork()) == 0:
         load_command(name)
@@ -106,7 +107,7 @@ def test_nothing_asked_shows_the_help() -> None:
     ],
 )
 def test_bad_usage_is_one_line_and_two(arguments: list[str], said: str) -> None:
-    """Bad usage is told in one line that says where to look, with exit status 2."""
+    """Bad usage is reported in one line with a hint, with exit status 2."""
     done = provisioner(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: ")
@@ -139,7 +140,7 @@ def test_bad_settings_are_one_line_and_two(command: list[str], variables: dict[s
 
 @pytest.mark.parametrize("command", [["migrate"], ["migrate", "--check"], ["status"], ["submit", "-"]])
 def test_an_unreachable_database_is_one_line_and_one(command: list[str]) -> None:
-    """Where nobody listens, one line says what to look at; no traceback, no password."""
+    """If nothing listens, one line says what to check; no traceback, no password."""
     done = provisioner(*command, more=NOBODY, given=b"project_id\n7b6c9d8e-1f2a-4b3c-8d4e-5f6a7b8c9d0e\n")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("error: the database cannot be reached: ")
@@ -186,7 +187,7 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
 
 
 def test_a_shell_can_complete_commands() -> None:
-    """The shell is told the commands that begin so."""
+    """The shell gets the commands with this beginning."""
     done = provisioner(
         more={"_PROVISIONER_COMPLETE": "complete_bash", "COMP_WORDS": "provisioner s", "COMP_CWORD": "1"}
     )
@@ -199,7 +200,7 @@ def test_a_shell_can_complete_commands() -> None:
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_each_shell_gets_a_script(shell: str) -> None:
-    """The script that a shell loads names the program, and asks it in that shell's own way."""
+    """The shell's script names the program, and queries it in that shell's own way."""
     done = provisioner(more={"_PROVISIONER_COMPLETE": f"source_{shell}"})
     assert (done.returncode, done.stderr) == (0, "")
     assert f"complete_{shell}" in done.stdout
@@ -207,10 +208,10 @@ def test_each_shell_gets_a_script(shell: str) -> None:
 
 @pytest.mark.parametrize(("shell", "more"), [("zsh", {}), ("fish", {"_TYPER_COMPLETE_FISH_ACTION": "get-args"})])
 def test_zsh_and_fish_complete_commands_with_their_summaries(shell: str, more: dict[str, str]) -> None:
-    """Where the shell can show it, each command comes with what it is for."""
+    """If the shell can show it, each command has its description."""
     asked = {"_PROVISIONER_COMPLETE": f"complete_{shell}", "_TYPER_COMPLETE_ARGS": "provisioner su", **more}
     assert "submit" in (said := provisioner(more=asked).stdout)
-    assert COMMANDS["submit"] in said
+    assert COMMANDS["submit"].summary in said
 
 
 def test_bash_loads_its_script() -> None:
@@ -223,7 +224,7 @@ def test_bash_loads_its_script() -> None:
 
 
 def test_why_the_database_cannot_be_reached_is_said_in_words() -> None:
-    """The reason is a sentence of the system's, without Python's names for it."""
+    """The reason is the system's sentence, without Python's names for it."""
     said = provisioner("status", more=NOBODY).stderr
     assert "Error" not in said
     assert "Errno" not in said

@@ -34,7 +34,7 @@ def cast(database: Database) -> Iterator[Cast]:
 
 
 def test_rights_are_given_listed_and_taken_back(database: Database) -> None:
-    """Granting twice is harmless, `--list` tells who has what, and `--revoke` leaves nothing."""
+    """Granting twice is harmless, `--list` shows the rights, and `--revoke` leaves none."""
     with roles(database, "app") as (app,):
         name = name_of(app)
         for _ in range(2):
@@ -65,7 +65,7 @@ def test_a_dry_run_prints_what_psql_can_run(database: Database) -> None:
 
 
 def test_what_cannot_be_granted_is_told(database: Database) -> None:
-    """A role that is not there, the owner, and somebody who owns nothing: one line each that says what to do."""
+    """A missing role, the owner, and a user who owns nothing: one line each that says what to do."""
     with roles(database, "app") as (app,):
         for arguments, caller, said in (
             (
@@ -94,7 +94,7 @@ def test_what_cannot_be_granted_is_told(database: Database) -> None:
 
 
 def test_a_role_that_no_right_limits_is_pointed_out(database: Database) -> None:
-    """A superuser is granted what it needs, with a warning that this limits nothing; so is who may not connect."""
+    """A superuser gets its rights, with a warning that they limit nothing; so does a role that may not connect."""
     with roles(database, "root") as (root,):
         query(database, f"ALTER ROLE {name_of(root)} SUPERUSER")
         done = provisioner("grant", "--reader", name_of(root), database=database)
@@ -120,7 +120,7 @@ def test_an_owner_without_privileges_can_migrate_and_grant(empty_database: Datab
 
 
 def test_a_reader_runs_what_reads_and_nothing_that_writes(database: Database, cast: Cast) -> None:
-    """Everything that only looks works for a reader; everything else is one line that names the right."""
+    """Every read-only command works for a reader; all others name the missing right in one line."""
     ids = one_of_each(database)
     query(database, "INSERT INTO provisioner.connection_requests (project_id, credential) VALUES (gen_random_uuid(), "
           f"'sealed:key-1:{'QUJD' * 40}')")  # fmt: skip
@@ -152,7 +152,7 @@ def test_a_reader_runs_what_reads_and_nothing_that_writes(database: Database, ca
 
 
 def test_a_requester_submits_and_hears_honestly_of_others(database: Database, cast: Cast) -> None:
-    """`submit` tells its own requests from those that others asked for, sealed keys too, and may be repeated."""
+    """`submit` distinguishes its own requests from others', even with sealed keys, and may be repeated."""
     provisioner("keys", "generate", "--stdout", database=database)
     projects = [f"8d7e2b34-6d3c-4d5e-9f4b-{number:012d}" for number in range(4)]
     query(database, f"INSERT INTO provisioner.connection_requests (project_id) VALUES ('{projects[0]}')")
@@ -185,7 +185,7 @@ def daemon(seen: Database, infisical: Infisical, **more: str) -> Iterator[Forked
 
 
 async def test_the_whole_journey_with_least_privilege(database: Database, cast: Cast) -> None:
-    """A requester asks, workers retry, one is killed and rescued, the log turns; forged notifications harm nobody."""
+    """A requester inserts, workers retry, one is lost and rescued, the log rotates; forged notifications do no harm."""
     haste = {"PROVISIONER_RETRY__BASE": "0.1", "PROVISIONER_WORKER__LEASE": "5", "PROVISIONER_WORKER__POLL": "0.1"}
     faults = "cut-after-commit=0.1,html-502=0.1"
     options = ("--mode", "self-hosted", "--any-project", "--latency", "0.05", "--seed", "3", "--faults", faults)

@@ -53,7 +53,7 @@ def get(address: str, path: str) -> tuple[int, str]:
 
 
 async def test_a_daemon_at_work_is_healthy(database: Database) -> None:
-    """Probes, command, metrics and page of one daemon tell of the work that it does, and that it stops when told to."""
+    """Probes, command, metrics and page of one daemon show its work, and it stops when told to."""
     with (
         simulated("--mode", "self-hosted", "--any-project") as infisical,
         daemon(database, infisical) as (process, address),
@@ -101,7 +101,7 @@ async def test_a_daemon_that_waits_for_its_database_is_healthy_and_not_ready(dat
 
 
 async def test_a_daemon_that_waits_for_its_database_stops_when_told(database: Database) -> None:
-    """Told to stop before it ever reached its database, the daemon ends at once, with exit status 0."""
+    """A daemon that is told to stop before it reached its database ends at once, with exit status 0."""
     with socket.socket() as nobody, simulated("--mode", "self-hosted") as infisical:
         nobody.bind(("127.0.0.1", 0))
         away = f"postgresql://x@127.0.0.1:{nobody.getsockname()[1]}/x"
@@ -127,7 +127,7 @@ async def test_a_daemon_that_stops_is_healthy_and_not_ready(database: Database) 
 
 
 async def test_systemd_is_told(database: Database) -> None:
-    """A daemon that systemd started says when it is ready, that it lives, and when it stops."""
+    """A daemon under systemd announces that it is ready, alive, and stopping."""
     with (
         tempfile.TemporaryDirectory() as directory,
         socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager,
@@ -164,14 +164,14 @@ def test_a_port_in_use_is_one_line_and_exit_status_one(database: Database) -> No
 
 
 def test_without_a_port_the_check_says_what_else_there_is() -> None:
-    """With listen.address off nobody can be asked, and the error says what to do instead."""
+    """With listen.address off nothing can be queried, and the error says what to do instead."""
     done = provisioner("healthcheck", more={"PROVISIONER_LISTEN__ADDRESS": "off"})
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("error: the worker has no status port, because listen.address is off")
 
 
 def test_a_daemon_that_does_not_answer_is_not_waited_for() -> None:
-    """Whoever takes the connection and says nothing is not healthy, and the check gives up after seconds."""
+    """A server that accepts the connection and says nothing is not healthy, and the check gives up after seconds."""
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -190,7 +190,7 @@ def test_bad_usage_is_told_apart() -> None:
 
 @pytest.mark.parametrize("where", ["0.0.0.0", "[::]"])  # noqa: S104 - nothing is bound there
 def test_who_listens_everywhere_is_asked_nearby(where: str) -> None:
-    """The setting for all addresses, which nobody can connect to by that name, leads to this host."""
+    """The setting for all addresses, which is not an address to connect to, leads to this host."""
     family, near = (socket.AF_INET, "127.0.0.1") if where == "0.0.0.0" else (socket.AF_INET6, "::1")  # noqa: S104
     with socket.socket(family) as daemon:
         try:
@@ -213,7 +213,7 @@ def test_who_listens_everywhere_is_asked_nearby(where: str) -> None:
 
 
 def test_the_check_is_cheap() -> None:
-    """A probe that runs every few seconds on every host does not load the database driver, the HTTP client or Rich."""
+    """A probe that runs every few seconds on every host loads neither the database driver, the HTTP client nor Rich."""
     code = (
         "import sys; from provisioner.cli import main; main(['healthcheck', '--listen', '127.0.0.1:1']);"
         "print(sorted({'aiohttp', 'asyncpg', 'rich', 'structlog', 'prometheus_client'} & set(sys.modules)))"

@@ -19,7 +19,7 @@ SET = (
 
 
 def test_a_limit_is_set_shown_and_lifted(database: Database) -> None:
-    """What is not named stays; `status` says what was set and by whom; nothing of it is left when it is lifted."""
+    """Limits that are not named stay; `status` shows limits and their author; lifting them leaves nothing."""
     ask(database)
     one = provisioner("limit", "default", "--writes", "60/min", database=database)
     assert (one.returncode, one.stdout) == (
@@ -41,7 +41,7 @@ def test_a_limit_is_set_shown_and_lifted(database: Database) -> None:
 
 
 def test_programs_learn_what_holds_now(database: Database) -> None:
-    """`--json` tells all that is allowed, since when and by whom."""
+    """`--json` has all limits, since when and by whom."""
     said = json.loads(provisioner("limit", "--writes", "20/10s", "--json", database=database).stdout)
     assert said.pop("limited_at").startswith("20")
     assert said == {
@@ -65,7 +65,7 @@ def test_programs_learn_what_holds_now(database: Database) -> None:
     ],
 )
 def test_what_cannot_be_meant_is_a_usage_error(database: Database, given: list[str], said: str) -> None:
-    """A bad or missing limit is exit status 2 with what is allowed, and nothing changes."""
+    """A bad or missing limit is exit status 2 with the permitted forms, and nothing changes."""
     done = provisioner("limit", "default", *given, database=database)
     assert (done.returncode, done.stdout) == (2, "")
     assert said in " ".join(done.stderr.split())

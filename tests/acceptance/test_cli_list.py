@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def listed(database: Database, *arguments: str) -> list[int]:
-    """The ids that are listed, in order."""
+    """The listed ids, in order."""
     done = provisioner("list", "--json", *arguments, database=database)
     assert (done.returncode, done.stderr) == (0, "")
     return [each["id"] for each in json.loads(done.stdout)]
@@ -65,7 +65,7 @@ def test_filters_choose(database: Database, arguments: list[str], states: list[s
 
 
 def test_batch_project_target_and_ids_choose(database: Database) -> None:
-    """A batch, a project, a target and ids are told apart from all others."""
+    """Filters by batch, project, target and ids work."""
     (first,) = ask(database, batch="'a'")
     (second,) = ask(database, target="'eu'", batch="'b'")
     (third,) = ask(database, batch="'b'")
@@ -77,7 +77,7 @@ def test_batch_project_target_and_ids_choose(database: Database) -> None:
 
 
 def test_what_does_not_fit_is_counted_and_can_be_reached(database: Database) -> None:
-    """`--limit` shows that many and says how many more there are; `--before` goes on there."""
+    """`--limit` shows that many and says how many more there are; `--before` continues there."""
     ids = ask(database, 5)
     done = provisioner("list", "--limit", "2", database=database)
     assert done.stdout.endswith(f"… and 3 more; --before {ids[3]} continues there\n")
@@ -88,7 +88,7 @@ def test_what_does_not_fit_is_counted_and_can_be_reached(database: Database) -> 
 
 
 def test_an_unknown_id_is_told(database: Database) -> None:
-    """Ids that no request has are named, and the exit status is 1; the others are listed."""
+    """Unknown ids are named, and the exit status is 1; the others are listed."""
     (known,) = ask(database)
     done = provisioner("list", str(known), "4711", database=database)
     assert done.returncode == 1
@@ -115,7 +115,7 @@ def test_a_sealed_key_is_not_shown(database: Database) -> None:
     ],
 )
 def test_a_filter_that_cannot_be_is_bad_usage(database: Database, arguments: list[str], said: str) -> None:
-    """What cannot match anything is refused instead of matching nothing."""
+    """A filter that cannot match anything is refused instead of matching nothing."""
     done = provisioner("list", *arguments, database=database)
     assert done.returncode == 2
     assert said in done.stderr
@@ -129,7 +129,7 @@ def test_a_terminal_gets_a_table_that_fits(database: Database) -> None:
     with subprocess.Popen([SCRIPT, "list"], stdout=theirs, stdin=theirs, env=told) as process:  # noqa: S603  # ours
         os.close(theirs)
         shown = b""
-        with suppress(OSError):  # how a terminal says that nobody writes to it any more
+        with suppress(OSError):  # how a terminal reports that nobody writes to it any more
             while more := os.read(ours, 65536):
                 shown += more
     os.close(ours)

@@ -16,7 +16,7 @@ STEPS = [str(step) for step in known_migrations()]
 
 
 def test_it_applies_each_step_once(empty_database: Database) -> None:
-    """The first run tells each step, the second that there was nothing to do."""
+    """The first run lists each step; the second has nothing to do."""
     first = provisioner("migrate", database=empty_database)
     assert (first.returncode, first.stdout) == (0, "".join(f"applied {step}\n" for step in STEPS))
     second = provisioner("migrate", database=empty_database)
@@ -24,7 +24,7 @@ def test_it_applies_each_step_once(empty_database: Database) -> None:
 
 
 def test_check_only_tells(empty_database: Database) -> None:
-    """`--check` lists what is left to do and exits 1, without doing it; afterwards it exits 0."""
+    """`--check` lists the outstanding steps and exits 1, without applying them; afterwards it exits 0."""
     before = provisioner("migrate", "--check", database=empty_database)
     assert (before.returncode, before.stdout) == (1, "".join(f"outstanding: {step}\n" for step in STEPS))
     assert query(empty_database, "SELECT to_regnamespace('provisioner')") == ""
@@ -34,7 +34,7 @@ def test_check_only_tells(empty_database: Database) -> None:
 
 
 def test_programs_get_json(empty_database: Database) -> None:
-    """`--json` tells the same to a program."""
+    """`--json` has the same for programs."""
     checked = provisioner("migrate", "--check", "--json", database=empty_database)
     assert (checked.returncode, json.loads(checked.stdout)) == (1, {"applied": [], "outstanding": STEPS})
     applied = provisioner("migrate", "--json", database=empty_database)

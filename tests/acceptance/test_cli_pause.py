@@ -1,4 +1,4 @@
-"""`provisioner pause` and `resume`: a target is held and let go."""
+"""`provisioner pause` and `resume`: a target is paused and resumed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HELD = "SELECT target FROM provisioner.targets WHERE paused_at IS NOT NULL ORDER
 
 
 def test_the_only_target_need_not_be_named(database: Database) -> None:
-    """Pausing and resuming do what they say, and doing it twice changes nothing."""
+    """Pausing and resuming work, and doing it twice changes nothing."""
     said = [provisioner("pause", database=database) for _ in range(2)]
     assert [done.returncode for done in said] == [0, 0]
     assert said[0].stdout.startswith("target default is paused: nothing more is started")
@@ -31,7 +31,7 @@ def test_the_only_target_need_not_be_named(database: Database) -> None:
 
 
 def test_programs_learn_who_paused_it(database: Database) -> None:
-    """`--json` tells whether anything changed, since when it is held and by whom."""
+    """`--json` says whether anything changed, since when it is paused and by whom."""
     said = [json.loads(provisioner("pause", "--json", database=database).stdout) for _ in range(2)]
     assert [each["changed"] for each in said] == [True, False]
     assert said[0]["paused_at"] == said[1]["paused_at"]

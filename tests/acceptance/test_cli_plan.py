@@ -1,4 +1,4 @@
-"""`provisioner plan FILE`: what a file would change, asked of Infisical."""
+"""`provisioner plan FILE`: the changes that a file would make, found by querying Infisical."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_every_prospect_is_told(database: Database, infisical: Infisical, file: Path) -> None:
-    """What exists, would be created, adopted, replaced, or conflict is counted, conflicts are named."""
+    """Connections that exist or would be created, adopted, replaced or in conflict are counted; conflicts are named."""
     one, two, _ = infisical.projects
     taken = [{"name": name, "projectId": one} for name in ("theirs", "adopted", "replaced", "ours")]
     infisical.set(plant=taken)
@@ -86,7 +86,7 @@ def test_every_prospect_is_told(database: Database, infisical: Infisical, file: 
 
 
 def test_projects_without_the_identity_are_told(database: Database, file: Path) -> None:
-    """One read tells how many lack it, the first ten by the names that people gave them, and none is asked for."""
+    """One read shows how many lack it; the first ten are named as people call them, and none is queried."""
     with simulated("--mode", "self-hosted", "--projects", "20") as infisical:
         infisical.set(permissions=dict.fromkeys(infisical.projects[:12], "none"))
         rows = "".join(f"{project},Team {number}\n" for number, project in enumerate(infisical.projects))
@@ -106,7 +106,7 @@ def test_projects_without_the_identity_are_told(database: Database, file: Path) 
 
 
 def test_each_project_is_asked_for_once(database: Database, infisical: Infisical, file: Path) -> None:
-    """However many connections of a project a file wants, there is one read for it, and one login for all."""
+    """However many connections of a project a file contains, there is one read for it, and one login for all."""
     file.write_text("project_id,name\n" + "".join(f"{p},n-{n}\n" for p in infisical.projects for n in range(40)))
     done = provisioner("plan", file, database=database, more=infisical.variables)
     assert (done.returncode, done.stderr) == (0, "")
@@ -215,7 +215,7 @@ def test_names_of_other_apps_are_seen_when_asked_for_one_by_one(
 
 @pytest.mark.parametrize("as_json", [False, True])
 def test_keys_are_asked_about(database: Database, infisical: Infisical, file: Path, as_json: bool) -> None:
-    """A wrong kind of key is told before any create, of a named credential and of keys in the file; each once."""
+    """A wrong kind of key is reported before any create, for named credentials and keys in the file, each once."""
     one, two, three = infisical.projects
     asking = {
         "PROVISIONER_OPENROUTER__URL": f"{infisical.url}/openrouter/api/v1",

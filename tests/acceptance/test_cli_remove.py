@@ -17,7 +17,7 @@ KEY = {"PROVISIONER_CREDENTIALS__DEFAULT__VALUE": "sk-or-v1-new", "PROVISIONER_C
 
 
 def adopt(database: Database, *ids: int, how: str = "adopt") -> None:
-    """Let requests have adopted what they recorded."""
+    """Mark records as adopted."""
     for request in ids:
         query(
             database,
@@ -34,7 +34,7 @@ def recorded(database: Database, print_: str, credential: str = "default") -> in
 
 
 def test_a_batch_is_undone_after_it_was_told_how(database: Database) -> None:
-    """`--dry-run` says what would be deleted, let go and ended at once; without it that is done, and adopted stays."""
+    """`--dry-run` reports what would be deleted, let go and ended at once; without it that happens."""
     ids = one_of_each(database)
     (theirs,) = ask(database, batch="'mixed'")
     finish(database, [theirs])
@@ -59,7 +59,7 @@ def test_a_batch_is_undone_after_it_was_told_how(database: Database) -> None:
 
 
 def test_what_was_adopted_is_deleted_only_if_it_is_meant(database: Database) -> None:
-    """`--adopted` counts it with what is deleted, and notes that it is meant."""
+    """`--adopted` counts adopted ones with the deleted, and stores the choice."""
     (theirs,) = ask(database)
     finish(database, [theirs])
     adopt(database, theirs)
@@ -70,7 +70,7 @@ def test_what_was_adopted_is_deleted_only_if_it_is_meant(database: Database) -> 
 
 
 def test_what_is_in_doubt_or_in_flight_may_have_a_connection(database: Database) -> None:
-    """They are counted with what is deleted, for that is what the workers find out."""
+    """They are counted with the deleted, which is what the workers find out."""
     flying, doubted = ask(database, 2)
     fly(database, flying)
     postpone(database, doubted, code="outcome_unknown", unknown=True)
@@ -79,7 +79,7 @@ def test_what_is_in_doubt_or_in_flight_may_have_a_connection(database: Database)
 
 
 def test_nothing_is_removed_by_a_slip(database: Database) -> None:
-    """Without a choice, with an unknown id or batch, and for what is removed already, the exit status says so."""
+    """Without a selection, with an unknown id or batch, and for removed requests, the exit status says so."""
     (request,) = ask(database)
     assert provisioner("remove", database=database).returncode == 2
     assert provisioner("rekey", database=database).returncode == 2
@@ -111,7 +111,7 @@ def test_rekeying_tells_what_gets_the_key(database: Database) -> None:
 
 
 def test_outdated_compares_with_the_key_of_this_host(database: Database) -> None:
-    """Only what has another key than the credential has now gets it; a key that is not here is named."""
+    """Only connections with another key than their credential's get it; a key that is not here is named."""
     salt = query(database, "SELECT salt::text FROM provisioner.salt")
     present = recorded(database, fingerprint(Secret("sk-or-v1-new"), salt))
     old = recorded(database, "of-old-key")
@@ -128,7 +128,7 @@ def test_outdated_compares_with_the_key_of_this_host(database: Database) -> None
 
 
 def test_status_counts_old_keys_where_the_key_is_at_hand(database: Database) -> None:
-    """A person is told how many, a program too; without a key, or with none that differs, nothing is said."""
+    """People and programs get the number; without a key, or without differences, nothing is said."""
     salt = query(database, "SELECT salt::text FROM provisioner.salt")
     recorded(database, fingerprint(Secret("sk-or-v1-new"), salt))
     before = provisioner("status", "--json", database=database, more=KEY)
@@ -158,13 +158,13 @@ def rotation(database: Database, connection: int, **columns: str) -> int:
 
 
 def wishes(database: Database) -> list[str]:
-    """What is wanted of each rotation, and what is to go with it."""
+    """Each rotation's `wanted`, and what its removal includes."""
     sql = "SELECT wanted, with_secrets, revoke_keys FROM provisioner.rotation_requests ORDER BY id"
     return query(database, sql).splitlines()
 
 
 def test_a_batch_with_rotations_is_undone_as_it_was_told(database: Database) -> None:
-    """Both kinds are counted, the rotations go first, and with them what was said to go with them."""
+    """Both kinds are counted, the rotations first, and the removal includes what was requested."""
     connections = ask(database, 3, batch="'pilot'")
     finish(database, connections)
     theirs = [rotation(database, connections[0]), rotation(database, connections[1], adopted="true")]
@@ -179,7 +179,7 @@ def test_a_batch_with_rotations_is_undone_as_it_was_told(database: Database) -> 
 
 
 def test_a_rotation_alone_is_removed_by_its_id(database: Database) -> None:
-    """Its connection stays; what goes with it is what the command line says, or what its row said before."""
+    """Its connection stays; the removal includes what the command line says, or what its row said before."""
     (connection,) = ask(database)
     finish(database, [connection])
     request = rotation(database, connection, revoke_keys="true")

@@ -30,7 +30,7 @@ def test_failed_and_cancelled_ones_begin_again_and_waiting_ones_are_hurried(data
 
 
 def test_a_filter_chooses(database: Database) -> None:
-    """Only what the filter matches is tried again; for programs there are counts."""
+    """Only matches of the filter are retried; programs get counts."""
     ours, theirs = ask(database, batch="'ours'"), ask(database, batch="'theirs'")
     finish(database, ours + theirs, "failed", "permission_denied")
     done = provisioner("retry", "--batch", "ours", "--error", "permission_denied", "--json", database=database)
@@ -70,7 +70,7 @@ def test_everything_has_to_be_meant(database: Database, arguments: list[str], sa
 
 
 def test_ids_that_cannot_be_tried_again_are_exit_status_one(database: Database) -> None:
-    """An unknown id is named, and what has succeeded is not tried again."""
+    """An unknown id is named, and a succeeded request is not retried."""
     (request,) = ask(database)
     finish(database, [request])
     done = provisioner("retry", str(request), database=database)

@@ -1,4 +1,4 @@
-"""Which role of the database each command is for, and what it says to the others."""
+"""The database role that each command is for, and its message to other roles."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from provisioner.cli import COMMANDS
+from provisioner.cli.commands import COMMANDS
 from tests.support.cli import provisioner, query
 from tests.support.infisical import simulated
 from tests.support.operators import ask, one_of_each, postpone
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
     from tests.support.postgres import Database
 
-# What a role may do, or who else may: in the words of the refusal.
+# What a role may do, or which other role may: in the words of the refusal.
 YES: Final = ""
 OWNER: Final = "is for the role that owns the schema"
 NOT_OWNER: Final = "does not own the schema provisioner"
 LACKS: Final = "grant --requester"
 MAY_READ: Final = "is for a reader; `provisioner grant --reader ROLE` makes one"
-# By command: what is said to a requester, a reader and a worker.
+# By command: the message to a requester, a reader and a worker.
 TABLE: Final[dict[str, tuple[str, str, str]]] = {
     "status": (YES, YES, YES),
     "status --json": (YES, YES, YES),
@@ -56,7 +56,7 @@ TABLE: Final[dict[str, tuple[str, str, str]]] = {
     "grant --list": (YES, YES, YES),
     "grant --requester ROLE": (NOT_OWNER, NOT_OWNER, NOT_OWNER),
 }
-# These say by themselves what they miss, or touch no table of ours.
+# These name what they lack themselves, or use no table of ours.
 ELSEWHERE: Final = {
     "demo",
     "run",
@@ -95,7 +95,7 @@ def test_every_command_is_in_the_table() -> None:
 
 @pytest.mark.parametrize("who", [0, 1, 2], ids=["requester", "reader", "worker"])
 def test_each_command_as_each_role(cast: Cast, database: Database, tmp_path: Path, who: int) -> None:
-    """A role does what it is for, and is told who may do the rest, in one line."""
+    """A role can do its work, and learns in one line which role may do the rest."""
     role = (cast.requester, cast.reader, cast.worker)[who]
     file = tmp_path / "projects.csv"
     file.write_text("project_id\n8d7e2b34-6d3c-4d5e-9f4b-2f1f6c1a9b19\n")
@@ -139,7 +139,7 @@ def test_a_requester_sees_its_own_alone(cast: Cast, database: Database) -> None:
 
 
 def test_everybody_can_plan(cast: Cast, tmp_path: Path) -> None:
-    """What a file would change is asked of Infisical, and of the database what one may see."""
+    """A file is compared with Infisical, and with the part of the database that the role sees."""
     file = tmp_path / "projects.csv"
     file.write_text("project_id\n8d7e2b34-6d3c-4d5e-9f4b-2f1f6c1a9b19\n")
     with simulated("--any-project") as infisical:
@@ -150,7 +150,7 @@ def test_everybody_can_plan(cast: Cast, tmp_path: Path) -> None:
 
 
 def test_a_requester_is_told_its_place_in_line(cast: Cast, database: Database) -> None:
-    """That of the whole line, whoever else stands there."""
+    """The position in the whole line, including other people's requests."""
     ask(database, 3)
     inserted = "INSERT INTO provisioner.connection_requests (project_id) VALUES (gen_random_uuid()) RETURNING id"
     request = query(cast.requester, inserted).strip()
@@ -161,7 +161,7 @@ def test_a_requester_is_told_its_place_in_line(cast: Cast, database: Database) -
 
 
 def test_the_doctor_advises_nobody_more_than_is_needed(cast: Cast, database: Database) -> None:
-    """A requester and a reader are in order as they are; who has no rights is shown all three ways."""
+    """A requester and a reader are fine as they are; a role without rights is shown all three ways."""
     for role, kind in ((cast.requester, "requester"), (cast.reader, "reader"), (cast.worker, "worker")):
         said = provisioner("doctor", database=role).stdout
         assert f"role {name_of(role)} has the rights of a {kind}" in said

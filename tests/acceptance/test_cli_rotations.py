@@ -1,4 +1,4 @@
-"""`provisioner rotations`: what was asked for, which key each has, and what waits, failed or was left behind."""
+"""`provisioner rotations`: the requested rotations, their keys, and what waits, failed or was left behind."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def one_that_left_a_key(database: Database) -> None:
 
 
 def test_one_is_shown_whole_and_operated_on(database: Database) -> None:
-    """By its id, with what may be left behind, what it waits for, and what to do; cancel and retry take it, too."""
+    """By its id: what may be left behind, what it waits for, and what to do; cancel and retry accept it too."""
     one_that_left_a_key(database)
     one = provisioner("show", str(FIRST), database=database).stdout
     assert "secret  prod:/OPENROUTER_API_KEY" in one
@@ -70,7 +70,7 @@ def test_one_is_shown_whole_and_operated_on(database: Database) -> None:
 
 
 def test_keys_that_are_deleted_are_named_no_more(database: Database) -> None:
-    """Who has deleted the keys that were left behind says so, and nobody is told to look for them again."""
+    """After keys left behind were reported as deleted, nobody is told to look for them again."""
     one_that_left_a_key(database)
     assert "a key may be left behind" in provisioner("list", "--batch", "pilot", database=database).stdout
     told = provisioner("status", "--batch", "pilot", database=database)
@@ -87,7 +87,7 @@ def test_keys_that_are_deleted_are_named_no_more(database: Database) -> None:
 
 
 def test_both_kinds_are_listed_and_removed(database: Database) -> None:
-    """What is asked of requests is asked of both kinds, and a removal says what becomes of each."""
+    """Commands on requests apply to both kinds, and a removal reports the outcome of each."""
     one_that_left_a_key(database)
     query(database, f"INSERT INTO provisioner.connection_requests (project_id) VALUES ('{PROJECT}')")
     listed = json.loads(provisioner("list", "--project", PROJECT, "--json", database=database).stdout)
@@ -112,7 +112,7 @@ def test_both_kinds_are_listed_and_removed(database: Database) -> None:
 
 
 def test_an_export_is_taken_back(database: Database, tmp_path: Path) -> None:
-    """As CSV and as JSON Lines, into an empty table: every column that is asked for is as it was."""
+    """As CSV and as JSON Lines, into an empty table: every requested column is as before."""
     columns = (
         "target, project_id, name, connection, environment, secret_path, secret_name, interval_days, rotate_at,"
         " key_name, spend_limit, limit_reset, include_byok, description, on_conflict, priority, batch, project_name,"
@@ -144,7 +144,7 @@ def test_an_export_is_taken_back(database: Database, tmp_path: Path) -> None:
 
 
 def test_bad_lines_of_rotations_are_named_as_their_columns_are_called(database: Database, tmp_path: Path) -> None:
-    """With the column of the file, and lines that contradict each other, and what is there already otherwise."""
+    """With the column of the file, contradictory lines, and existing rotations with other values."""
     file = tmp_path / "rotations.csv"
     file.write_text(f"project_id,spend_limit\n{PROJECT},-1\n")
     assert "spend_limit: must be a number" in provisioner("submit", "--rotations", file, database=database).stderr

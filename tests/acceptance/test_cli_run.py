@@ -1,4 +1,4 @@
-"""`provisioner run --drain`: its exit status and its summary tell the truth."""
+"""`provisioner run --drain`: its exit status and its summary are correct."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def infisical() -> Iterator[Infisical]:
 
 
 def ask_for(database: Database, count: int, **columns: str) -> None:
-    """Ask for connections in so many projects."""
+    """Request connections in this many projects."""
     names = "".join(f", {name}" for name in columns)
     values = "".join(f", {value}" for value in columns.values())
     query(
@@ -101,7 +101,7 @@ def test_outcomes_that_were_set_aside(database: Database, infisical: Infisical) 
         " CREATE TRIGGER refuse AFTER UPDATE ON provisioner.connection_requests"
         " FOR EACH ROW EXECUTE FUNCTION public.refuse()",
     )
-    ask_for(database, 25)  # more than are looked at in a second
+    ask_for(database, 25)  # more than are checked in a second
     status, lines = drained(database, infisical)
     assert (status, lines[0]) == (1, "0 succeeded, 0 failed, 25 left")
     query(database, "DROP TRIGGER refuse ON provisioner.connection_requests")
@@ -120,7 +120,7 @@ def test_what_ended_earlier_is_not_counted(database: Database, infisical: Infisi
 
 
 async def test_a_stop_before_the_end(database: Database) -> None:
-    """A run that is stopped before everything is done says so and exits with 1."""
+    """A run that is stopped early says so and exits with 1."""
     with simulated("--any-project", "--write-limit", "5", "--window", "600") as infisical:
         ask_for(database, 20)
         process = subprocess.Popen(  # noqa: ASYNC220, S603  # returns at once; our own arguments
@@ -151,7 +151,7 @@ async def test_a_stop_before_the_end(database: Database) -> None:
     ],
 )
 def test_the_exit_status_is_the_worst_that_is_left(left: Leftovers, status: int) -> None:
-    """What could not be done weighs more than what failed, and every cause has its line."""
+    """What could not be done outweighs failures, and every cause has its line."""
     assert exit_status(left) == status
     causes = [*left.failed, *left.paused, *left.quarantined, *filter(None, (left.scheduled, left.unfinished))]
     assert len(list(told(left))) == 1 + len(causes)

@@ -26,7 +26,7 @@ PACE = (
 
 
 def shown(database: Database, request: int) -> str:
-    """What is shown of a request."""
+    """The output about a request."""
     done = provisioner("show", str(request), database=database)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
@@ -59,7 +59,7 @@ def test_each_state_says_what_happens_next(database: Database, state: str, said:
 
 
 def test_the_place_in_line_counts_those_before_it(database: Database) -> None:
-    """Priority and order decide the place; what nobody works on says so."""
+    """Priority and order determine the position; a request that nobody works on says so."""
     first, second, third = ask(database, 3)
     (urgent,) = ask(database, priority="9")
     places = {request: shown(database, request) for request in (first, second, third, urgent)}
@@ -70,7 +70,7 @@ def test_the_place_in_line_counts_those_before_it(database: Database) -> None:
 
 
 def test_what_stands_in_the_way_is_told(database: Database) -> None:
-    """A paused target is named together with who paused it and how it goes on."""
+    """A paused target is named, with who paused it and how to resume it."""
     (request,) = ask(database)
     query(database, "INSERT INTO provisioner.targets (target, paused_at, paused_by) VALUES ('default', now(), 'ann')")
     text = shown(database, request)
@@ -79,7 +79,7 @@ def test_what_stands_in_the_way_is_told(database: Database) -> None:
 
 
 def test_doubt_is_told(database: Database) -> None:
-    """A request that may have been made says that it is looked up first, also when it has failed."""
+    """A request whose connection may exist says that it is looked up first, even after a failure."""
     waiting, failed = ask(database, 2)
     postpone(database, waiting, code="outcome_unknown", unknown=True)
     postpone(database, failed, code="outcome_unknown", unknown=True)
@@ -90,13 +90,13 @@ def test_doubt_is_told(database: Database) -> None:
 
 
 def test_a_scheduled_request_says_when_it_starts(database: Database) -> None:
-    """What waits for its first time is not called a retry."""
+    """A scheduled request is not called a retry."""
     (request,) = ask(database, not_before="now() + interval '2 days'")
     assert "it is scheduled: it starts in 2 d, at 20" in shown(database, request)
 
 
 def test_a_cancelled_request_in_flight_is_let_to_its_end(database: Database) -> None:
-    """Who called off a request that is in flight learns why it is still there."""
+    """A request that was cancelled in flight says why it still exists."""
     (request,) = ask(database)
     fly(database, request)
     query(database, f"UPDATE provisioner.in_flight SET cancelled = true WHERE id = {request}")
@@ -104,7 +104,7 @@ def test_a_cancelled_request_in_flight_is_let_to_its_end(database: Database) -> 
 
 
 def test_a_held_key_is_named(database: Database) -> None:
-    """What waits because its key was refused names the credential."""
+    """A request that waits because of a refused key names the credential."""
     (request,) = ask(database)
     postpone(database, request, code="credential_refused")
     query(database, "UPDATE provisioner.waiting SET quarantine = 'credential:team-a'")
@@ -112,7 +112,7 @@ def test_a_held_key_is_named(database: Database) -> None:
 
 
 def test_its_attempts_are_shown_in_order(database: Database) -> None:
-    """Each call tells when, how long, HTTP status, Infisical's request id and what came of it; JSON has all of it."""
+    """Each call has its time, duration, HTTP status, Infisical's request id and result; JSON has all of it."""
     (request,) = ask(database)
     for attempt in range(1, 33):
         query(database, ATTEMPT.format(request, attempt))
@@ -131,7 +131,7 @@ def test_its_attempts_are_shown_in_order(database: Database) -> None:
 
 @pytest.mark.parametrize("code", ErrorCode)
 def test_every_error_code_has_its_advice(database: Database, code: ErrorCode) -> None:
-    """Whatever the error, somebody who has never seen it learns what to do."""
+    """For every error, somebody who has never seen it learns what to do."""
     (request,) = ask(database)
     finish(database, [request], "failed", code)
     (advice,) = [line for line in shown(database, request).splitlines() if line.startswith("to fix it: ")]

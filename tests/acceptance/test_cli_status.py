@@ -35,7 +35,7 @@ FINISH = (
 
 
 def ask(database: Database, count: int, batch: str | None = None) -> None:
-    """Ask for so many connections."""
+    """Insert this many requests."""
     query(database, ASK.format(f"'{batch}'" if batch else "NULL", count))
 
 
@@ -77,7 +77,7 @@ def test_work_that_goes_on_is_no_concern(database: Database) -> None:
 
 
 def test_how_many_may_be_in_flight_is_told(database: Database) -> None:
-    """With the limit of a target stands how many creates all workers may have in flight, and how many were too many."""
+    """Beside a target's limit are the creates that all workers may have in flight, and the number that was too many."""
     ask(database, 1, "some")
     query(database, WORKER)
     query(
@@ -101,7 +101,7 @@ def test_how_many_may_be_in_flight_is_told(database: Database) -> None:
     ],
 )
 def test_what_needs_a_person_is_exit_status_one(database: Database, statement: str, said: str) -> None:
-    """Work that nobody does, and a pause that is waited for, are told with the remedy."""
+    """Work without a worker, and requests for a paused target, are shown with advice."""
     ask(database, 3)
     query(database, statement)
     done = provisioner("status", database=database)
@@ -112,7 +112,7 @@ def test_what_needs_a_person_is_exit_status_one(database: Database, statement: s
 
 
 def test_failures_are_explained(database: Database) -> None:
-    """Failed requests stand by their code with an example and what to do, and the exit status is 1."""
+    """Failed requests are shown by code with an example and advice, and the exit status is 1."""
     ask(database, 1200, "all")
     finish(database, "failed", "project_not_found")
     done = provisioner("status", "--batch", "all", database=database)
@@ -128,7 +128,7 @@ def test_failures_are_explained(database: Database) -> None:
 
 
 def test_one_batch_is_shown_alone(database: Database) -> None:
-    """What happens to other batches is no concern of a batch."""
+    """Other batches' trouble does not concern a batch."""
     ask(database, 1, "theirs")
     finish(database, "failed", "gave_up")
     ask(database, 2, "ours")

@@ -1,15 +1,16 @@
-"""Full, closed and broken outputs: one line where there is room for it, and never a traceback."""
+"""Full, closed and broken outputs: one line if there is room for it, and never a traceback."""
 
 from __future__ import annotations
 
 import os
 import subprocess
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.cli import SCRIPT, environment, query
-from tests.support.forked import CLOSED, forked
+from tests.support.cli import SCRIPT, environment, forked, query
+from tests.support.machines import little_room
 from tests.support.operators import one_of_each
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 ONE = "7b6c9d8e-1f2a-4b3c-8d4e-5f6a7b8c9d0e"
 FULL = "/dev/full"
+CLOSED = "closed"
 PRINTING = [
     ["--help"],
     ["--version"],
@@ -61,19 +63,19 @@ def asked(arguments: list[str], file: str) -> list[str]:
 
 @pytest.mark.parametrize("place", [FULL, CLOSED])
 def test_an_output_that_takes_nothing_is_one_line_and_one(database: Database, file: str, place: str) -> None:
-    """Whatever a command prints, an output without room is told in one line of standard error, with exit status 1."""
+    """Whatever a command prints, a full output is reported in one line of standard error, with exit status 1."""
     one_of_each(database)
     reason = {FULL: "No space left on device", CLOSED: "Bad file descriptor"}[place]
     for arguments in PRINTING:
-        done = forked(asked(arguments, file), environment(database), streams={"stdout": place})
+        done = forked(asked(arguments, file), environment(database), instead={"stdout": place})
         said = [line for line in done.stderr.splitlines() if not line.startswith(" ")]
-        assert (done.status, said[-1:]) == (1, [f"error: standard output cannot be written: {reason}"]), arguments
+        assert (done.returncode, said[-1:]) == (1, [f"error: standard output cannot be written: {reason}"]), arguments
         assert len(said) == 1, arguments
 
 
 @pytest.mark.parametrize("place", [FULL, CLOSED])
 def test_errors_that_cannot_be_told_change_no_exit_status(database: Database, file: str, place: str) -> None:
-    """Without standard error the exit status is the same, and standard output holds what it holds."""
+    """Without standard error, exit status and standard output are the same."""
     for arguments in [
         ["sbumit"],
         ["show", "4711"],
@@ -83,8 +85,8 @@ def test_errors_that_cannot_be_told_change_no_exit_status(database: Database, fi
         ["list"],
     ]:
         usual = forked(asked(arguments, file), environment(database))
-        done = forked(asked(arguments, file), environment(database), streams={"stderr": place})
-        assert (done.status, done.stdout) == (usual.status, usual.stdout), arguments
+        done = forked(asked(arguments, file), environment(database), instead={"stderr": place})
+        assert (done.returncode, done.stdout) == (usual.returncode, usual.stdout), arguments
 
 
 @pytest.mark.parametrize("place", [FULL, CLOSED])
@@ -92,19 +94,19 @@ def test_no_stream_at_all_ends_in_a_status(database: Database, file: str, place:
     """With nowhere to print, a command still ends with its status, and no stream becomes the database's connection."""
     nowhere = {"stdin": CLOSED, "stdout": place, "stderr": place}
     for arguments in PRINTING:
-        assert forked(asked(arguments, file), environment(database), streams=nowhere).status == 1, arguments
+        assert forked(asked(arguments, file), environment(database), instead=nowhere).returncode == 1, arguments
     assert query(database, "SELECT count(*) FROM provisioner.connection_requests") == "1"
 
 
 def test_a_closed_standard_input_is_told(database: Database) -> None:
-    """What would be read from nowhere is told by its name."""
+    """A closed input is reported by name."""
     for arguments in (["submit", "-"], ["plan", "-"]):
-        done = forked(arguments, environment(database), streams={"stdin": CLOSED})
-        assert (done.status, done.stdout) == (1, "")
+        done = forked(arguments, environment(database), instead={"stdin": CLOSED})
+        assert (done.returncode, done.stdout) == (1, "")
         assert done.stderr.startswith("error: standard input cannot be read: Bad file descriptor")
         assert done.stderr.count("\n") == 1
-    done = forked(["seal", "--project", ONE], environment(database), streams={"stdin": CLOSED})
-    assert done.status in {1, 2}
+    done = forked(["seal", "--project", ONE], environment(database), instead={"stdin": CLOSED})
+    assert done.returncode in {1, 2}
     assert done.stderr.count("\n") == 1
 
 
@@ -136,9 +138,7 @@ def test_the_script_itself_ends_as_well(shell: str, status: int | None, said: st
 
 @pytest.mark.parametrize("name", ["x.csv", "x.jsonl"])
 def test_a_full_disk_leaves_the_old_file(database: Database, tmp_path: Path, name: str) -> None:
-    """A file that has no room keeps what was there, and nothing is left beside it."""
-    import resource
-
+    """If there is no room for a file, its old contents stay, and nothing is left beside it."""
     one_of_each(database)
     query(
         database,
@@ -148,11 +148,8 @@ def test_a_full_disk_leaves_the_old_file(database: Database, tmp_path: Path, nam
     file = tmp_path / name
     file.write_text("old")
 
-    def little_room() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))  # bytes: what a full disk does, without a disk
-
-    done = forked(["export", "-o", str(file)], environment(database), prepare=little_room)
-    assert done.status == 1
+    done = forked(["export", "-o", str(file)], environment(database), prepare=partial(little_room, 4096))
+    assert done.returncode == 1
     assert done.stderr == f"error: {file} cannot be written: File too large\n"
     assert file.read_text() == "old"
     assert os.listdir(tmp_path) == [name]  # noqa: PTH208  # names are all that matters

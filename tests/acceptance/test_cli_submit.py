@@ -53,7 +53,7 @@ def test_a_file_is_loaded_once(database: Database, file: Path) -> None:
 
 
 def test_json_lines_come_through_a_pipe(database: Database) -> None:
-    """Standard input is read to its end, and its format is known by its beginning."""
+    """Standard input is read to its end, and its beginning shows the format."""
     given = f'{{"project_id": "{ONE}", "priority": 5, "not_before": "2100-01-01T00:00:00Z"}}\n'
     done = provisioner("submit", "-", "--json", database=database, given=given.encode())
     assert done.returncode == 0
@@ -108,7 +108,7 @@ def test_lines_that_contradict_each_other_stop_the_file(database: Database, file
 
 
 def test_a_dry_run_changes_nothing(database: Database, file: Path) -> None:
-    """--dry-run tells what would happen, from the pace how long it would take, and does nothing."""
+    """--dry-run reports what would happen and how long it would take, and does nothing."""
     query(database, OLD)
     query(database, LIMIT)
     file.write_text(f"project_id,description\n{TWO},\n{ONE},new\n")
@@ -144,7 +144,7 @@ def test_why_the_end_cannot_be_known_is_told(database: Database, file: Path) -> 
     ],
 )
 def test_a_key_is_refused_and_never_shown(database: Database, tmp_path: Path, content: str, name: str) -> None:
-    """A readable key is neither stored nor repeated, wherever it stands."""
+    """A readable key is neither stored nor repeated, wherever it is."""
     file = tmp_path / name
     file.write_text(content)
     done = provisioner("submit", file, database=database)
@@ -159,13 +159,13 @@ def test_a_key_is_refused_and_never_shown(database: Database, tmp_path: Path, co
     [("nowhere.csv", "cannot be read: No such file or directory"), (".", "cannot be read: Is a directory")],
 )
 def test_a_file_that_cannot_be_read_is_told(database: Database, tmp_path: Path, name: str, said: str) -> None:
-    """A missing file and a directory are told in one line."""
+    """A missing file and a directory are reported in one line."""
     done = provisioner("submit", name, database=database, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (1, f"error: {name} {said}; nothing was loaded\n")
 
 
 def test_a_file_of_another_kind_is_told(database: Database, file: Path) -> None:
-    """What cannot be understood as a whole is told in one line."""
+    """A file that cannot be interpreted is reported in one line."""
     file.write_text(f"{ONE}\n{TWO}\n")
     done = provisioner("submit", file, database=database)
     assert done.returncode == 1
@@ -191,7 +191,7 @@ def test_a_terminal_shows_how_far_it_is(database: Database, file: Path) -> None:
     with subprocess.Popen([SCRIPT, "submit", file], stdout=slave, stderr=slave, env=told) as process:  # noqa: S603  # ours
         os.close(slave)
         shown = b""
-        with suppress(OSError):  # how Linux tells that the other side is closed
+        with suppress(OSError):  # how Linux reports that the other side is closed
             while read := os.read(master, 65536):
                 shown += read
     os.close(master)
@@ -221,7 +221,7 @@ def test_a_hundred_thousand_lines_take_seconds_and_little_memory(database: Datab
 
 
 def test_changed_values_are_taken_over_only_if_asked(database: Database, file: Path) -> None:
-    """Without --update nothing of existing rows changes; with it what a line names does, and the rest stays."""
+    """Without --update existing rows stay unchanged; with it the line's values are applied, and others stay."""
     file.write_text(f"project_id,description,priority\n{ONE},first,3\n{TWO},first,3\n")
     assert provisioner("submit", file, "--batch", "one", database=database).returncode == 0
     file.write_text(f"project_id,description,priority,credential\n{ONE},second,,Team_A\n{TWO},,,\n")
@@ -241,7 +241,7 @@ def test_changed_values_are_taken_over_only_if_asked(database: Database, file: P
 
 
 def test_an_update_that_is_refused_keeps_no_other_from_it(database: Database, file: Path) -> None:
-    """What is in flight keeps its values, and is named with its line; the exit status is 3."""
+    """A request in flight keeps its values, and is reported with its line; the exit status is 3."""
     flying, free = ask(database, 2)
     fly(database, flying)
     projects = query(database, "SELECT project_id FROM provisioner.connection_requests ORDER BY id").split()
@@ -254,7 +254,7 @@ def test_an_update_that_is_refused_keeps_no_other_from_it(database: Database, fi
 
 
 def test_a_sealed_key_of_an_existing_request_is_sent_again(database: Database, file: Path, tmp_path: Path) -> None:
-    """A readable key in the file is sealed, and takes the place of the one that the row had."""
+    """A readable key in the file is sealed, and replaces the row's key."""
     keys = {"PROVISIONER_SEALING__KEY_FILE": str(tmp_path / "keys")}
     assert provisioner("keys", "generate", database=database, more=keys).returncode == 0
     query(database, OLD)
@@ -265,7 +265,7 @@ def test_a_sealed_key_of_an_existing_request_is_sent_again(database: Database, f
 
 
 def test_projects_without_the_identity_are_told(database: Database, tmp_path: Path) -> None:
-    """Where this host may ask Infisical, one read tells which projects lack the machine identity; all is loaded."""
+    """If this host can log in to Infisical, one read shows the projects without the identity; all rows are loaded."""
     file = tmp_path / "projects.csv"
     with simulated("--mode", "self-hosted", "--projects", "15") as infisical:
         infisical.set(permissions=dict.fromkeys(infisical.projects[:12], "none"))

@@ -1,4 +1,4 @@
-"""`provisioner submit --wait`: it stays until the file's requests have ended, and its exit status tells how."""
+"""`provisioner submit --wait`: it stays until the file's requests have ended, and its exit status has the result."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ def working(database: Database, infisical: Infisical) -> Iterator[None]:
 
 
 def projects(count: int) -> str:
-    """A file of so many projects."""
+    """A file with this many projects."""
     return "project_id,credential\n" + "".join(f"{uuid4()},\n" for _ in range(count))
 
 
 def test_it_waits_for_a_worker_and_tells_what_came_of_it(database: Database, infisical: Infisical) -> None:
-    """What the file asked for is done when it returns: 0, or 3 if some of it failed; others' failures do not count."""
+    """The file's requests are done when it returns: 0, or 3 if some failed; other people's failures do not count."""
     old = "INSERT INTO provisioner.connection_requests (project_id, credential) VALUES (gen_random_uuid(), 'nobody')"
     query(database, old)
     with working(database, infisical):
@@ -70,7 +70,7 @@ def test_it_waits_for_a_worker_and_tells_what_came_of_it(database: Database, inf
 
 
 def test_a_requester_waits_too(database: Database, infisical: Infisical) -> None:
-    """Whoever sees only their own requests, and no queue, waits for theirs."""
+    """A role that only sees its own requests, and no queue, waits for these."""
     with granted(database) as cast, working(database, infisical):
         done = provisioner("submit", "--wait", "-", database=cast.requester, given=projects(2).encode())
     assert done.returncode == 0, done.stderr
@@ -78,7 +78,7 @@ def test_a_requester_waits_too(database: Database, infisical: Infisical) -> None
 
 
 def test_a_paused_target_ends_the_wait(database: Database, infisical: Infisical) -> None:
-    """What only a person can bring further is not waited for: it exits with 1 and names the command."""
+    """It does not wait for what only a person can fix: it exits with 1 and names the command."""
     query(database, "SELECT provisioner.pause('default')")
     with working(database, infisical):
         done = provisioner("submit", "--wait", "-", database=database, given=projects(2).encode())
@@ -87,7 +87,7 @@ def test_a_paused_target_ends_the_wait(database: Database, infisical: Infisical)
 
 
 async def test_without_a_worker_the_wait_ends(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If no worker serves the target for a while, that is what is left."""
+    """If no worker serves the target for a while, that is reported."""
     monkeypatch.setattr(watching, "PATIENCE", 0.0)
     monkeypatch.setattr(watching, "LOOK", 0.01)
     row = "INSERT INTO provisioner.connection_requests (project_id) VALUES (gen_random_uuid()) RETURNING id"
@@ -101,7 +101,7 @@ async def test_without_a_worker_the_wait_ends(database: Database, monkeypatch: p
 
 
 def test_what_nobody_knows_is_said(database: Database) -> None:
-    """A target that is in no settings and that no worker serves is named, and nothing else is."""
+    """A target without settings and workers is named, and nothing else is."""
     given = f"project_id,target\n{uuid4()},mars\n{uuid4()},default\n"
     done = provisioner("submit", "-", database=database, given=given.encode())
     assert done.returncode == 0

@@ -1,4 +1,4 @@
-"""`provisioner verify`: what was recorded, held against what Infisical has."""
+"""`provisioner verify`: compare the records with Infisical."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def infisical() -> Iterator[Infisical]:
 def record(
     database: Database, infisical: Infisical, name: str, /, *, project: int = 0, **changes: str
 ) -> dict[str, Any]:
-    """Let a connection exist, and record it as it is but for what is changed."""
+    """Create a connection, and record it with these differences."""
     place = infisical.projects[project]
     infisical.set(plant=[{"name": name, "projectId": place, "description": f"of {name}"}])
     (made,) = [each for each in infisical.state()["connections"] if (each["name"], each["projectId"]) == (name, place)]
@@ -49,7 +49,7 @@ def record(
 
 
 def test_all_as_recorded_is_exit_status_zero(database: Database, infisical: Infisical) -> None:
-    """What the daemon recorded is what Infisical has; one read a project, one login, and no write."""
+    """The daemon's records match Infisical; one read per project, one login, and no write."""
     values = ",".join(f"('{p}'::uuid, 'n-{n}', 'of {n}')" for p in infisical.projects for n in range(3))
     query(database, f"INSERT INTO provisioner.connection_requests (project_id, name, description) VALUES {values}")
     drained = provisioner("run", "--drain", "--listen", "off", database=database, more=infisical.variables)
@@ -79,7 +79,7 @@ def test_what_its_reads_showed_is_known_to_others(database: Database, infisical:
 
 
 def test_what_differs_is_told(database: Database, infisical: Infisical) -> None:
-    """Gone, renamed, rewritten and described otherwise are each told, and the exit status is 1."""
+    """Missing, renamed, rewritten and redescribed connections are each reported, and the exit status is 1."""
     record(database, infisical, "same")
     gone = record(database, infisical, "gone", connection_id=NOBODY)
     renamed = record(database, infisical, "new-name", name="old-name", description="of new-name")
@@ -110,7 +110,7 @@ def test_what_differs_is_told(database: Database, infisical: Infisical) -> None:
 
 
 def test_filters_choose(database: Database, infisical: Infisical) -> None:
-    """Only what the filters match is compared, and only its projects are asked for."""
+    """Only matches of the filters are compared, and only their projects are queried."""
     bad = record(database, infisical, "bad", connection_id=NOBODY, batch="bad")
     good = record(database, infisical, "good", project=1, batch="good")
     for arguments in (["--batch", "good"], ["--project", infisical.projects[1]], [str(good["request"])]):
@@ -123,7 +123,7 @@ def test_filters_choose(database: Database, infisical: Infisical) -> None:
 
 
 def test_what_cannot_be_asked_for_is_no_success(database: Database, infisical: Infisical) -> None:
-    """A project that is not there, and a target that is not configured, are told; the others are compared."""
+    """A missing project, and an unconfigured target, are reported; the others are compared."""
     record(database, infisical, "good")
     record(database, infisical, "lost", project_id=NOBODY)
     record(database, infisical, "far", target="mars")
@@ -158,7 +158,7 @@ def test_the_read_limit_is_kept(database: Database) -> None:
 
 
 def test_one_read_of_the_organization_shows_all_projects(database: Database) -> None:
-    """Four projects cost one read; only one whose connection is missing in it is asked for by itself."""
+    """Four projects cost one read; only a project that lacks a connection in it is queried individually."""
     with simulated("--mode", "self-hosted", "--projects", "4") as infisical:
         for project in range(4):
             record(database, infisical, "one", project=project)
@@ -172,7 +172,7 @@ def test_one_read_of_the_organization_shows_all_projects(database: Database) -> 
 
 
 def test_an_infisical_that_is_away_is_told(database: Database, infisical: Infisical) -> None:
-    """Where nobody answers, one line says so."""
+    """If nothing answers, one line says so."""
     record(database, infisical, "one")
     more = infisical.variables | {"INFISICAL_HOST": "http://127.0.0.1:1"}
     done = provisioner("verify", database=database, more=more)
@@ -182,14 +182,14 @@ def test_an_infisical_that_is_away_is_told(database: Database, infisical: Infisi
 
 
 def test_nothing_recorded_is_no_trouble(database: Database) -> None:
-    """Before anything has succeeded nobody is asked, and nobody has to be able to log in."""
+    """Before anything has succeeded nothing is queried, and no login is needed."""
     done = provisioner("verify", database=database)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "0 recorded connections in 0 projects were compared\n"
 
 
 def test_what_differs_is_repaired_by_workers(database: Database, infisical: Infisical) -> None:
-    """Whatever differs is put in line, an old key too; what was adopted is named and left."""
+    """All differences are put in line, an old key too; adopted connections are named and left alone."""
     gone = record(database, infisical, "spare", name="gone", connection_id=NOBODY)
     renamed = record(database, infisical, "new-name", name="old-name", description="of new-name")
     rewritten = record(database, infisical, "rewritten", credentials_hash="ab" * 32)

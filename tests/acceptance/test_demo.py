@@ -1,4 +1,4 @@
-"""The demo: what a stranger sees first."""
+"""The demo, a newcomer's first impression."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What programs read: `--json` of every command that has it is one JSON document, with keys that do not change."""
+"""`--json` of every command is one JSON document with stable keys."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from provisioner.cli import COMMANDS, load_command
+from provisioner.cli import load_command
+from provisioner.cli.commands import COMMANDS
 from tests.support.cli import provisioner
 from tests.support.infisical import simulated
 from tests.support.operators import one_of_each
@@ -32,7 +33,7 @@ REPORT = (
     "file dry_run lines accepted inserted already_there already different first_different repeated skipped problems"
     " workers seconds_left ends_why"
 )
-# Each command as it is called, its exit status, and the keys of what it prints (of an array: of its elements).
+# Each command with its arguments, its exit status, and the keys of its output (for an array: of its elements).
 # Programs depend on these: add keys, and neither take one away nor rename it without a word in the changelog.
 CALLS: Mapping[str, tuple[int, str]] = {
     "migrate": (0, "applied outstanding"),

@@ -1,4 +1,4 @@
-"""`provisioner onboard`: from projects to connections in one command, which goes on where it stopped."""
+"""`provisioner onboard`: from projects to connections in one command, which can be resumed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def infisical() -> Iterator[Infisical]:
 def onboard(
     database: Database, infisical: Infisical, *more: str | Path, **variables: str
 ) -> subprocess.CompletedProcess[str]:
-    """Onboard what Infisical has, without being asked."""
+    """Onboard all of Infisical's projects, without a question."""
     known = {**infisical.variables, **QUICK, **variables}
     done = provisioner(*ONBOARD, *more, database=database, more=known)
     assert "Traceback" not in done.stderr
@@ -50,7 +50,7 @@ def made(infisical: Infisical) -> list[str]:
 
 @contextmanager
 def onboarding(database: Database, infisical: Infisical) -> Iterator[Forked]:
-    """Onboard, as somebody who will interrupt it."""
+    """Onboard, in a way that can be interrupted."""
     told = {**infisical.variables, **QUICK}
     process = started(*ONBOARD, database=database, more=told, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     yield process
@@ -116,7 +116,7 @@ def test_a_wrong_key_at_first(database: Database, infisical: Infisical) -> None:
 
 
 def test_no_key_at_all(database: Database, infisical: Infisical) -> None:
-    """What cannot be done at all is said before anything is loaded."""
+    """Requests that cannot be done are reported before anything is loaded."""
     done = onboard(database, infisical, OPENROUTER_PROVISIONING_KEY="")
     assert done.returncode == 1
     assert "8 cannot be done here: credential default" in done.stdout
@@ -125,7 +125,7 @@ def test_no_key_at_all(database: Database, infisical: Infisical) -> None:
 
 
 def test_ctrl_c(database: Database) -> None:
-    """Ctrl-C stops cleanly and says that the same command goes on, and it does."""
+    """Ctrl-C stops cleanly and says that the same command resumes, and it does."""
     with simulated("--projects", "8", "--write-limit", "3", "--window", "2") as infisical:
         with onboarding(database, infisical) as process:
             wait_until(lambda: some_are_done(database))
@@ -150,7 +150,7 @@ def test_kill(database: Database) -> None:
 
 
 def test_the_network_away_for_a_while(database: Database) -> None:
-    """While nothing answers it waits, no request fails, and it goes on by itself."""
+    """While nothing answers it waits, no request fails, and it continues by itself."""
     with simulated("--projects", "8", "--write-limit", "3", "--window", "1") as infisical:
         with onboarding(database, infisical) as process:
             wait_until(lambda: some_are_done(database))
@@ -215,7 +215,7 @@ def test_projects_without_the_identity_are_told(database: Database, infisical: I
     file.write_text("project_id\n" + "\n".join(infisical.projects[:2]) + "\n")
     variables = {**infisical.variables, **QUICK, "PROVISIONER_RETRY__MAX_ATTEMPTS": "1"}
     done = provisioner("onboard", file, "--yes", database=database, more=variables)
-    assert "1 of 2 lack the machine identity" in done.stdout
+    assert "1 of 2 lacks the machine identity, or does not exist" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,7 @@ def test_what_cannot_be_meant(arguments: tuple[str, ...], said: str) -> None:
 def test_keys_of_a_file_are_asked_about_before_anything_is_loaded(
     database: Database, infisical: Infisical, tmp_path: Path
 ) -> None:
-    """A key that is no management key is told with its projects, and costs no create."""
+    """A key that is not a management key is reported with its projects, and costs no create."""
     file = tmp_path / "projects.csv"
     lines = [f"{id_},project {n},sk-or-v1-plain-mode-inference" for n, id_ in enumerate(infisical.projects)]
     file.write_text("\n".join(["project_id,project_name,api_key", *lines]))

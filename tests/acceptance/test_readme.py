@@ -1,4 +1,4 @@
-"""The README and the pages in `docs/` are true: every command in them is run as it stands there."""
+"""The README and the pages in `docs/` are true: every command in them is run as written."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def typed(text: str, database: Database, home: Path) -> dict[str, str]:
 
 
 def test_every_command_works_as_it_is_written(database: Database, tmp_path: Path) -> None:
-    """A reader who types the README's commands one after another ends with every request succeeded."""
+    """Typing the README's commands one after another ends with every request succeeded."""
     outputs = typed(README.read_text(encoding="utf-8"), database, tmp_path)
     assert len(outputs) >= 7
     select = next(output for command, output in outputs.items() if "left(credentials_hash" in command)

@@ -49,9 +49,9 @@ def copy(source: Database, restored: Database) -> None:
 
 
 def test_a_restored_database_finds_what_was_made_after_the_backup(database: Database, empty_database: Database) -> None:
-    """What was in flight is recognised as ours; what was pending conflicts until it is adopted; nothing is made twice.
+    """Requests in flight are recognised as ours; pending ones conflict until adopted; nothing is made twice.
 
-    Each name that is taken costs one create, also right after another program has used the read budget.
+    Each taken name costs one create, even right after another program has used the read budget.
     """
     with simulated("--mode", "self-hosted", "--projects", "4") as infisical:
         one, two, three, four = infisical.projects
@@ -74,7 +74,7 @@ def test_a_restored_database_finds_what_was_made_after_the_backup(database: Data
             "2|failed|name_conflict|f|1",
             "3|succeeded||f|1",
         ]
-        # What the page says to do.
+        # As documented.
         changed = (
             "UPDATE provisioner.connection_requests SET on_conflict = 'adopt'"
             " WHERE status = 'failed' AND error_code = 'name_conflict'"
@@ -91,7 +91,7 @@ def test_a_restored_database_finds_what_was_made_after_the_backup(database: Data
 
 
 def test_marked_connections_are_recognised_in_a_restored_database(database: Database, empty_database: Database) -> None:
-    """With marks, what was pending at the time of the backup finds what it has made since."""
+    """With markers, requests that were pending at the backup find what they have made since."""
     marker = {"PROVISIONER_TARGETS__DEFAULT__MARKER": "true"}
     with simulated("--mode", "self-hosted", "--projects", "1") as infisical:
         query(database, f"{INSERT} VALUES ('{infisical.projects[0]}', 'pending')")
@@ -105,7 +105,7 @@ def test_marked_connections_are_recognised_in_a_restored_database(database: Data
 def test_what_is_pending_may_be_told_to_adopt_before_a_worker_starts(
     database: Database, empty_database: Database
 ) -> None:
-    """Whoever restores can have all that is pending adopt what is there, in one statement."""
+    """After a restore, one statement makes all pending requests adopt existing connections."""
     with simulated("--mode", "self-hosted", "--projects", "1") as infisical:
         query(database, f"{INSERT} VALUES ('{infisical.projects[0]}', 'pending')")
         copy(database, empty_database)

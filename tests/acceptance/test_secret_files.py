@@ -1,4 +1,4 @@
-"""Secrets of the settings that are files: who fixes the file fixes the running worker."""
+"""Secrets in files: correcting the file corrects the running worker."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def asked(database: Database, infisical: Infisical, credential: str = "default")
 
 
 def test_a_client_secret_is_mended_in_its_file(database: Database, tmp_path: Path) -> None:
-    """A wrong client secret is sent once and no more; when its file is fixed the worker goes on within seconds."""
+    """A wrong client secret is sent only once; when its file is corrected the worker continues within seconds."""
     secret, log, config = tmp_path / "secret", tmp_path / "log", tmp_path / "provisioner.toml"
     url = tmp_path / "url"
     url.write_text(f"{database.url}\n")
@@ -82,7 +82,7 @@ def test_a_client_secret_is_mended_in_its_file(database: Database, tmp_path: Pat
 
 
 def test_a_token_is_replaced_in_its_file(database: Database, tmp_path: Path) -> None:
-    """A token from a file that Infisical refuses is used no more; the next one in the file is, and neither is ended."""
+    """A token from a file that Infisical refuses is not used again; the next one in the file is; neither is revoked."""
     token, log, config = tmp_path / "token", tmp_path / "log", tmp_path / "provisioner.toml"
     token.write_text("refused.by.infisical")
     with simulated("--mode", "self-hosted", "--projects", "3") as infisical:

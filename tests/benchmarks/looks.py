@@ -24,10 +24,9 @@ from provisioner.core.queue_values import FRONT
 from provisioner.core.requests import Query, State
 from provisioner.postgres.browse import exporting
 from provisioner.postgres.filters import Filter
-from provisioner.postgres.history import read_history
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queue import PostgresQueue
-from provisioner.postgres.reports import read_gauges, read_leftovers, read_outlook, read_status
+from provisioner.postgres.reports import read_gauges, read_history, read_leftovers, read_outlook, read_status
 from provisioner.postgres.search import find, page, read_request
 from tests.benchmarks.crowd import gather
 from tests.benchmarks.figures import Figure, Measure, Samples, number, save

@@ -1,4 +1,4 @@
-"""What the fault tests share: a durable server of their own, databases on it, and worlds to break."""
+"""Fixtures of the fault tests: a durable server, databases on it, and worlds to break."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = ["pytest_terminal_summary"]
 
 @pytest.fixture(scope="session")
 def durable_server() -> Iterator[PostgresServer]:
-    """Lend a server that keeps what it has committed, for tests that stop it and kill it."""
+    """Provide a server with durable commits, for tests that stop it and kill it."""
     with started(PostgresServer(bin_directory=majors.chosen())) as server:
         yield server
 
@@ -46,7 +46,7 @@ def _durable_template(durable_server: PostgresServer) -> str:
         await connection.close()
         await migrate(durable_server.url("template_faults"))
 
-    with ThreadPoolExecutor(1) as thread:  # so that the event loops of the tests are left alone
+    with ThreadPoolExecutor(1) as thread:  # so that the event loops of the tests are not affected
         thread.submit(asyncio.run, make()).result()
     return "template_faults"
 
@@ -71,7 +71,7 @@ def durable_url(durable_server: PostgresServer, _durable_template: str) -> str:
 
 @pytest.fixture
 def tally(request: pytest.FixtureRequest) -> Iterator[Counter[str]]:
-    """Count what a test does, for the end of the run."""
+    """Count the actions of a test, for the end of the run."""
     counted: Counter[str] = Counter()
     yield counted
     request.node.user_properties.append((KEY, dict(counted)))
@@ -79,9 +79,9 @@ def tally(request: pytest.FixtureRequest) -> Iterator[Counter[str]]:
 
 @pytest.fixture
 def world(durable_url: str, tmp_path: Path, tally: Counter[str]) -> Iterator[Callable[..., Fleet[Process]]]:
-    """Lend what builds fleets of processes from the simulator's options, and settings by their environment names.
+    """Provide a function that builds fleets of processes from simulator options and environment settings.
 
-    What is drawn at random follows the seed of the options; `FAULTS_SEED` is another, which somebody wants to see.
+    Random choices follow the seed of the options; `FAULTS_SEED` overrides it.
     """
     built: list[Fleet[Process]] = []
 

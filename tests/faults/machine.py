@@ -58,7 +58,7 @@ CLEAR: Final = "TRUNCATE provisioner.connection_requests, provisioner.workers, p
 
 @dataclass(slots=True, eq=False)
 class Flight:
-    """One worker's work on one claim: what it does next, what it waits for, or what it has decided."""
+    """One worker's work on one claim: its next step, what it waits for, or its decision."""
 
     worker: int
     claim: Claim
@@ -78,7 +78,7 @@ class Flight:
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """A request on its way to the server; `answer` is what it brought."""
+    """A request on its way to the server; `answer` is its result."""
 
     flight: Flight
     action: Action
@@ -115,7 +115,7 @@ class Server:
         return made
 
     def carry_out(self, call: Call) -> Observation:
-        """What a call does, and what it would be told."""
+        """The effect of a call, and its answer."""
         request = call.flight.claim.request
         there = self.connections.get(request.project_id)
         match call.action:
@@ -150,7 +150,7 @@ class Journey(RuleBasedStateMachine):
         self.workers = [self._register() for _ in range(WORKERS)]
 
     def teardown(self) -> None:
-        """Let everything come to its end, and hold it against the server."""
+        """Let everything finish, and compare it with the server."""
         try:
             self._finish()
             self._audit()
@@ -168,11 +168,11 @@ class Journey(RuleBasedStateMachine):
     def _register(self) -> int:
         return int(self._do(self.queue.register(name="one", targets=["default"], lease=LEASE)))
 
-    # What a worker does, step by step: three rules, so that most of what happens is work.
+    # A worker's steps: three rules, so that most of what happens is work.
 
     @rule(who=st.integers(0, WORKERS - 1), data=st.data(), limit=st.integers(1, 3))
     def claim(self, who: int, data: st.DataObject, limit: int) -> None:
-        """A worker claims what is in line, and what waits is due or not."""
+        """A worker claims requests in line; waiting ones are due or not."""
         self._pass_time(data)
         worker = self.workers[who]
         brought = self._do(self.queue.claim(worker, target="default", start=FRONT, limit=limit))
@@ -200,7 +200,7 @@ class Journey(RuleBasedStateMachine):
         return [*idle, *waiting, *decided, *[(self._arrive, call) for call in self.wire]]
 
     def _send(self, flight: Flight, _data: st.DataObject) -> None:
-        """A worker sends what comes next; a stale one may just have looked at its lease before it went stale."""
+        """A worker sends its next call; a stale one may have checked its lease before it expired."""
         if flight.claim.cancelled and flight.action is Action.CREATE:
             flight.outcome = Cancel()
         elif flight.stale and flight.action is Action.REPLACE:
@@ -234,13 +234,13 @@ class Journey(RuleBasedStateMachine):
             self._do(self.queue.settle(flight.worker, settlements))
 
     def _pass_time(self, data: st.DataObject) -> None:
-        """What waits is due now."""
+        """Waiting requests are due now."""
         for row in self._fetch(PLACES):
             if data.draw(st.booleans()):
                 self._fetch("UPDATE provisioner.waiting SET run_at = now() WHERE id = $1", row["id"])
         self._do(self.queue.promote(100))
 
-    # What users, operators and others do.
+    # Actions of users, operators and others.
 
     @initialize(choices=st.lists(st.sampled_from(["fail", "fail", "adopt", "replace"]), min_size=1, max_size=MOST_ROWS))
     def insert(self, choices: list[str]) -> None:
@@ -266,12 +266,12 @@ class Journey(RuleBasedStateMachine):
                     self._fetch(statement, request)
             case "describe":
                 statement = "UPDATE provisioner.connection_requests SET description = 'another' WHERE id = $1"
-                with suppress(StatementRefused):  # while a create is under way or in doubt that is refused
+                with suppress(StatementRefused):  # while a create is in flight or in doubt that is refused
                     self._fetch(statement, request)
             case _:
                 self.server.make(str(UUID(int=0xF000 + request)), description="theirs", ours=False)
 
-    # What goes wrong.
+    # Faults.
 
     @rule(what=st.sampled_from(["expire", "rescue", "renew", "kill", "release"]), who=st.integers(0, WORKERS - 1))
     def disturb(self, what: str, who: int) -> None:
@@ -306,11 +306,11 @@ class Journey(RuleBasedStateMachine):
             for flight in self.flights:
                 flight.stale = flight.stale or flight.worker == worker
 
-    # What is always so.
+    # Invariants.
 
     @invariant()
     def holds(self) -> None:
-        """Pending is in one place, ended in none; what is recorded is the server's, and others' only where allowed."""
+        """Pending requests have one place, ended ones none; records match the server, others' only if allowed."""
         for row in self._fetch(PLACES):
             there = self.server.connections.get(row["project_id"])
             assert row["places"] == (row["status"] == "pending"), dict(row)
@@ -331,7 +331,7 @@ class Journey(RuleBasedStateMachine):
             sent = replace(possible_create(flight.claim, now), sent_at=flight.left_at or now)
             proof = Proof.TAKEN if seen.proof is Proof.TAKEN else Proof.NONE
             flight.claim = with_doubt(flight.claim, replace(sent, proof=proof))
-        # A late commit is possible for as long as one is on its way, and after that it is long ago.
+        # A late commit is possible while a create is running, and afterwards it is long ago.
         later = now if self._create_under_way(flight.claim.request.id) else now + timedelta(hours=1)
         context = DecisionContext(now=later, jitter=0.5, target_works=works)
         decision = decide(flight.claim, flight.action, seen, rules=RULES, context=context)
@@ -342,7 +342,7 @@ class Journey(RuleBasedStateMachine):
             flight.claim = replace(flight.claim, doubt=left_in_doubt(flight.claim, decision))
 
     def _finish(self) -> None:
-        """No more trouble: what is on its way arrives, the workers die, and an honest one does what is left."""
+        """Without further trouble, calls in flight arrive, the workers die, and a correct one does the rest."""
         for call in self.wire:
             self.server.carry_out(call)
         self.wire.clear()

@@ -1,19 +1,19 @@
-"""A wire between the workers and PostgreSQL that can be cut, can swallow what it carries, and can stop at a word."""
+"""A connection between workers and PostgreSQL that can be cut, can swallow data, and can stop at a statement."""
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Self
-from urllib.parse import urlsplit, urlunsplit
+from typing import TYPE_CHECKING, Literal
+
+from tests.support.wire import HOST, Relay
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
 When = Literal["asked", "answered"]
-HOST = "127.0.0.1"
 CHUNK = 2**16
 # SSLRequest, GSSENCRequest: the client begins anew after the answer.
 _WISHES = {code.to_bytes(4, "big") for code in (80877103, 80877104)}
@@ -23,7 +23,7 @@ _WISHES = {code.to_bytes(4, "big") for code in (80877103, 80877104)}
 class Trap:
     """Waits for a statement: `sprung` when it has come, and then holds that connection still until `release`.
 
-    `asked`: the statement has not reached the server. `answered`: it has been carried out, and its answer is held back.
+    `asked`: the statement has not reached the server. `answered`: it has been executed, and its answer is held back.
     """
 
     word: bytes
@@ -61,7 +61,7 @@ class _Wire:
                 return
             body, self.rest = self.rest[start + 4 : end], self.rest[end:]
             match kind:
-                case b"":  # what comes first has no kind: a wish for encryption, or the start
+                case b"":  # the first message has no type: a request for encryption, or the start
                     self.begun = body[:4] not in _WISHES
                 case b"Q":
                     yield body
@@ -72,37 +72,21 @@ class _Wire:
                     yield self.statements.get(body.split(b"\0", 2)[1], b"")
 
 
-class Proxy:
-    """Carries TCP from a port of its own to the server's, in the event loop of the test."""
+class Proxy(Relay):
+    """Carries TCP from a port of its own to the server's."""
 
     def __init__(self, port: int) -> None:
-        self._target = port
-        self._listener: asyncio.Server | None = None
+        super().__init__(port)
         self._wires: set[_Wire] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
         self._hole = False
         self._refuses = False
         self._trap: Trap | None = None
 
-    async def __aenter__(self) -> Self:
-        self._listener = await asyncio.start_server(self._accept, HOST, 0)
-        return self
-
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._listener is not None:
-            self._listener.close()
-        self.cut()
-        for task in tuple(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def url(self, url: str) -> str:
-        """The same database, by way of this proxy."""
-        parts = urlsplit(url)
-        port = self._listener.sockets[0].getsockname()[1] if self._listener else 0
-        return urlunsplit(parts._replace(netloc=parts.netloc.rpartition(":")[0] + f":{port}"))
+        self.cut(refuse=True)
+        await super().__aexit__(kind, error, traceback)
 
     def cut(self, *, refuse: bool = False) -> None:
         """Break every connection; with `refuse`, new ones too, until `mend`."""
@@ -123,7 +107,7 @@ class Proxy:
             wire.swallows = True
 
     def mend(self) -> None:
-        """Serve newcomers again. Who fell into the hole stays there, as behind a router that forgot a connection."""
+        """Accept connections again. Swallowed ones stay so, as behind a router that forgot a connection."""
         self._hole = self._refuses = False
 
     def trap(self, word: bytes, when: When) -> Trap:
@@ -131,19 +115,13 @@ class Proxy:
         self._trap = Trap(word, when)
         return self._trap
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            await self._serve(reader, writer)
-        except asyncio.CancelledError:
-            return  # the proxy is being closed; asyncio would print what nobody wants to know
+            await self._carry(reader, writer)
         finally:
-            self._tasks.discard(task)
             writer.transport.abort()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._refuses:
             return
         try:
@@ -153,12 +131,10 @@ class Proxy:
         wire = _Wire(writer, server, swallows=self._hole)
         self._wires.add(wire)
         try:
-            async with asyncio.TaskGroup() as group:
-                up = group.create_task(self._pump(wire, reader, server, self._upwards))
-                down = group.create_task(self._pump(wire, server_reader, writer, self._downwards))
-                await asyncio.wait((up, down), return_when=asyncio.FIRST_COMPLETED)
-                up.cancel()
-                down.cancel()
+            await self._both(
+                self._pump(wire, reader, server, self._upwards),
+                self._pump(wire, server_reader, writer, self._downwards),
+            )
         finally:
             self._wires.discard(wire)
             server.transport.abort()
@@ -170,7 +146,7 @@ class Proxy:
                 if not wire.swallows:
                     sink.write(chunk)
                     await sink.drain()
-        # Nobody tells a client at the other side of a hole that the server has hung up.
+        # A client behind a black hole does not learn that the server has closed the connection.
         if wire.swallows and sink is wire.client:
             await asyncio.Event().wait()
 

@@ -1,4 +1,4 @@
-"""What the fault tests did, counted, and told at the end of the run."""
+"""Counts of what the fault tests did, printed at the end of the run."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.xdist_group("faults-b")
 
 SOAK = (pytest.mark.soak, pytest.mark.timeout(600))
-# Started, logged in, stopping and stopped; and the database's absence told twice, as it is noticed and as it ends.
+# Started, logged in, stopping and stopped; and two reports of the outage, its beginning and its end.
 QUIET = 5
 EACH = 6
 
@@ -35,7 +35,7 @@ def _options(requests: int, seed: int) -> Options:
 async def test_a_restart_under_load(
     world: Callable[..., Fleet[Process]], durable_server: PostgresServer, mode: StopMode, requests: int, restarts: int
 ) -> None:
-    """The workers come back by themselves within seconds, say so in a line or two, and nothing is lost."""
+    """The workers recover by themselves within seconds, log a line or two, and nothing is lost."""
     options = _options(requests, 31)
     async with world(options, PROVISIONER_TARGETS__DEFAULT__MAX_IN_FLIGHT="8", **UNLIMITED) as it:
         await it.insert()
@@ -43,11 +43,11 @@ async def test_a_restart_under_load(
         for number in range(restarts):
             await it.made(requests * (2 * number + 1) // (2 * restarts + 1))
             await asyncio.to_thread(durable_server.stop, mode)
-            # It is away until it is missed; what is told again within a minute is not logged.
+            # The outage begins when it is noticed; repetitions within a minute are not logged.
             await eventually(lambda: it.said("database_lost") >= 1, within=10)
             await asyncio.to_thread(durable_server.start)
             it.tally[f"restarts, {mode}"] += 1
-            # What is in hand when it comes back, and as many again.
+            # The requests in hand when it is back, and as many again.
             made = len(it.simulator.world.connections)
             await it.finished(min(made + 16, requests), within=10)
         await it.done(within=60)
@@ -90,7 +90,7 @@ async def test_the_connection_is_cut(
 async def test_the_connection_is_swallowed(
     world: Callable[..., Fleet[Process]], durable_server: PostgresServer, requests: int, holes: int
 ) -> None:
-    """Connections that die without a word are given up, and the work goes on over new ones."""
+    """Connections that die silently are given up, and work continues over new ones."""
     options = _options(requests, 33)
     async with (
         world(options, PROVISIONER_TARGETS__DEFAULT__MAX_IN_FLIGHT="8", **UNLIMITED) as it,

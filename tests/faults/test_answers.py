@@ -1,4 +1,4 @@
-"""Answers that are lost or mislead: what was made is found, nothing is made twice, and what is others' stays theirs."""
+"""Lost and misleading answers: everything made is found, nothing is made twice, and nothing of others is taken."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ A_THIRD: Final = {
 
 
 async def _plant(it: Fleet[Process], *, description: str | None, stop: asyncio.Event) -> None:
-    """Be somebody else, who makes connections of the same name in some of the projects, at any time."""
+    """Act as somebody else, who makes connections of the same name in some of the projects, at any time."""
     free = it.random.sample(it.simulator.projects, len(it.simulator.projects) // 6)
     while free and not stop.is_set():
         await asyncio.sleep(0.02)
@@ -57,7 +57,7 @@ async def _plant(it: Fleet[Process], *, description: str | None, stop: asyncio.E
 async def test_a_third_of_all_answers_lost_or_misleading(
     world: Callable[..., Fleet[Process]], requests: int, seed: int, clock_offset: float, *, marker: bool
 ) -> None:
-    """All that is ours is recorded, once; who planted the same name meanwhile is never taken for us."""
+    """All of ours is recorded, once; a connection that somebody else planted meanwhile is never taken for ours."""
     options = Options(
         mode="self-hosted",
         projects=requests,
@@ -74,7 +74,7 @@ async def test_a_third_of_all_answers_lost_or_misleading(
         workers = await it.start(2)
         stop = asyncio.Event()
         async with asyncio.TaskGroup() as group:
-            # Without the mark, only another description tells somebody else's connection for certain.
+            # Without the marker, only another description certainly shows somebody else's connection.
             planting = _plant(it, description="the same" if marker else "another", stop=stop)
             group.create_task(planting, name="somebody else")
             await it.done(within=requests / 4)

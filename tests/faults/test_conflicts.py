@@ -1,4 +1,4 @@
-"""A name that is taken: by us, by somebody else, by another app, before we came or while we look."""
+"""A taken name: by us, by somebody else, by another app, before we came or while we look."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ class Rivals:
         self.it.tally["planted by others"] += 1
 
     async def plant_after_a_lost_create(self, projects: list[str], *, description: str | None) -> None:
-        """Wait until our create was lost in each of these projects, and then be there before our look-up."""
+        """Wait until our create was lost in each of these projects, and take the name before our look-up."""
         left = set(projects)
         creates = self.it.simulator.world.creates
         while left:
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(0.005)  # an answer that is lost tells nobody
             for one in creates:
                 if one.project_id in left and one.fault is not None:
                     left.remove(one.project_id)
@@ -92,7 +92,7 @@ async def test_a_name_that_others_had_before(world: Callable[..., Fleet[Process]
 async def test_others_come_between_a_lost_create_and_the_look_up(
     world: Callable[..., Fleet[Process]], settings: dict[str, str], description: str | None
 ) -> None:
-    """What is there after a lost answer is not ours for that alone; with the mark, not even if all else is the same."""
+    """A connection found after a lost answer may be others'; with the marker, even if all else matches."""
     options = Options(mode="self-hosted", projects=9, seed=62, faults={"cut-before-commit": 1.0})
     async with world(options, **settings, **UNLIMITED) as it:
         rivals = Rivals(it)
@@ -129,7 +129,7 @@ async def test_what_a_failed_request_had_made_is_its_own(
         ]
         await it.start()
         await it.done(within=20)
-        # Its name is taken, but nobody can see by whom: a person has to look.
+        # Its name is taken, but nobody can see by what: a person has to look.
         rows = [await it.row(request) for request in requests]
         assert [_outcome(row) for row in rows] == [("failed", "gave_up", False)] * 3
         connections = list(it.simulator.world.connections.values())
@@ -158,7 +158,7 @@ async def test_the_mark_needs_no_clock(world: Callable[..., Fleet[Process]]) -> 
 
 
 async def test_an_older_request_of_the_same_name_is_another(world: Callable[..., Fleet[Process]]) -> None:
-    """A row that was deleted and asked for again has no claim to what the first one made."""
+    """A row that was deleted and inserted again has no claim to the first one's connection."""
     options = Options(mode="self-hosted", projects=1, seed=65)
     async with world(options, **UNLIMITED) as it:
         await it.insert()

@@ -104,7 +104,7 @@ async def test_a_worker_killed_at_each_step(
     async with world(options, **UNLIMITED) as it, Proxy(durable_server.port) as proxy:
         for number, (word, when) in enumerate(steps):
             await it.insert(it.simulator.projects[6 * number : 6 * number + 6])
-            # Something has to be put back for its pause to end: what was rescued may have been promoted already.
+            # A request has to be put back for its pause to end: rescued ones may have been promoted already.
             it.simulator.configure(faults={"error-after-commit": 0.5} if word in {PUT_BACK, PROMOTE} else {})
             trap = proxy.trap(word, when)
             (worker,) = await it.start(PROVISIONER_DATABASE_URL=proxy.url(it.url))
@@ -142,7 +142,7 @@ async def test_a_claim_that_arrives_after_the_lease_is_let_go(
 
 
 async def test_a_worker_that_meets_its_own_past(world: Callable[..., Fleet[Process]]) -> None:
-    """A worker that lost its lease takes the same request again while its first create is still out, and survives."""
+    """A worker that lost its lease claims the same request again while its first create is running, and survives."""
     options = Options(mode="self-hosted", projects=3, seed=14)
     async with world(options, PROVISIONER_CREDENTIALS__DEFAULT__VALUE=SLOW_KEY, **UNLIMITED) as it:
         await it.insert()
@@ -164,7 +164,7 @@ async def test_a_worker_that_meets_its_own_past(world: Callable[..., Fleet[Proce
 async def test_workers_stalled_for_longer_than_their_lease(
     world: Callable[..., Fleet[Process]], requests: int, stalls: int
 ) -> None:
-    """Others take over from a worker that stands still; when it goes on, what it reports too late changes nothing."""
+    """Others take over from a frozen worker; when it continues, its late reports change nothing."""
     options = Options(mode="self-hosted", projects=requests, latency=0.5, seed=15)
     async with world(options, PROVISIONER_TARGETS__DEFAULT__MAX_IN_FLIGHT="8") as it:
         workers = await it.start(2)
@@ -196,7 +196,7 @@ async def _created(it: Fleet[Process], creates: int) -> None:
 async def test_a_late_answer_does_not_set_the_clock(
     world: Callable[..., Fleet[Process]], durable_server: PostgresServer
 ) -> None:
-    """A worker that hears the database's time only seconds later still knows its own connections by their age."""
+    """A worker that learns the database's time only seconds later still recognises its connections by their age."""
     options = Options(mode="self-hosted", projects=3, seed=16, faults={"cut-after-commit": 1.0})
     settings = {"PROVISIONER_WORKER__POLL": "2.4", **UNLIMITED}
     async with world(options, **settings) as it, Proxy(durable_server.port) as proxy:
@@ -209,7 +209,7 @@ async def test_a_late_answer_does_not_set_the_clock(
         await it.insert()
         in_doubt = "SELECT count(*) FROM provisioner.attempt_state WHERE updated_at < now() - interval '3 seconds'"
         await it.until(in_doubt, 3)
-        beyond = proxy.trap(STRANGERS, "asked")  # what comes after the look: by then the worker has set its clock
+        beyond = proxy.trap(STRANGERS, "asked")  # events after the poll: by then the worker has set its clock
         late.release()
         await _sprung(beyond)
         others = Database(it.url)

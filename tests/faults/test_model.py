@@ -23,7 +23,7 @@ pytestmark = pytest.mark.xdist_group("faults-b")
 
 @pytest.mark.parametrize(
     ("seconds", "steps"),
-    [(0, 40), pytest.param(120, 80, marks=(pytest.mark.soak, pytest.mark.timeout(600)))],
+    [(0, 24), pytest.param(120, 80, marks=(pytest.mark.soak, pytest.mark.timeout(600)))],
 )
 def test_whatever_comes_between(database: Database, tally: Counter[str], seconds: float, steps: int) -> None:
     """Each request is in one place at any time, ends once, and each connection of ours is recorded in the end."""

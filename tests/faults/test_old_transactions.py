@@ -27,7 +27,7 @@ pytestmark = pytest.mark.xdist_group("faults-b")
 
 LOT = 500
 LEAST = 100
-# One request for each of as many projects: all of them stand in the first turn.
+# One request for each of as many projects: all of them are in the first turn.
 INSERT = """
 INSERT INTO provisioner.connection_requests (project_id) SELECT gen_random_uuid() FROM generate_series(1, $1::int)
 """
@@ -79,9 +79,9 @@ async def _carry_all(queue: PostgresQueue, worker: int, requests: int) -> QueueP
 
 
 async def _entries_of_one_round(url: str, mark: QueuePosition, worker: int, old: int) -> int:
-    """How many entries of the queue's index a claim and a look of the real queue read, dead ones included."""
+    """How many entries of the queue's index a claim and a poll of the real queue read, dead ones included."""
     watcher = await asyncpg.connect(url)
-    # A session tells what it has read when it ends.
+    # A session reports its statistics when it ends.
     alone: Callable[[], bool | Awaitable[bool]] = partial(_is_alone, watcher, old)
     await eventually(alone)
     before = await watcher.fetchval(ENTRIES)
@@ -103,7 +103,7 @@ async def _is_alone(watcher: asyncpg.Connection[asyncpg.Record], old: int) -> bo
 
 
 async def _claim_plan(url: str, start: QueuePosition, worker: int) -> Mapping[str, Any]:
-    """What the claim statement does, without its doing it."""
+    """The effect of the claim statement, without its changes."""
     statement = "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + statements("claim")["claim"]
     connection = await asyncpg.connect(url)
     transaction = connection.transaction()
@@ -118,7 +118,7 @@ async def _claim_plan(url: str, start: QueuePosition, worker: int) -> Mapping[st
 
 
 def _touched(plan: Mapping[str, Any]) -> int:
-    """Pages that were looked at to find the rows: by the scan of the queue's index."""
+    """Pages read to find the rows, by the scan of the queue's index."""
     if plan.get("Index Name") == "ready_in_order":
         return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
     return max((_touched(child) for child in plan.get("Plans", ())), default=0)

@@ -36,14 +36,14 @@ WHERE (q.status = 'pending')::int <> (SELECT count(*) FROM provisioner.ready AS 
     + (SELECT count(*) FROM provisioner.in_flight AS f WHERE f.id = q.id)
 """
 HURRY = "UPDATE provisioner.waiting SET run_at = now()"
-# What is called off in doubt waits for a late commit; nobody waits so long here.
+# A request that is cancelled in doubt waits for a late commit; this test cannot wait so long.
 LONG_AGO = """
 UPDATE provisioner.sent_creates SET sent_at = sent_at - interval '1 hour', ended_at = ended_at - interval '1 hour'
 """
 
 
 async def test_called_off_while_in_line(world: Callable[..., Fleet[Process]]) -> None:
-    """Nothing is sent for it; tried again, it is made."""
+    """Nothing is sent for it; after a retry it is made."""
     async with world(Options(mode="self-hosted", projects=3, seed=71), **UNLIMITED) as it:
         requests = await it.insert()
         assert [row["outcome"] for row in await it.fetch(CANCEL, requests[:2])] == ["cancelled"] * 2
@@ -56,10 +56,10 @@ async def test_called_off_while_in_line(world: Callable[..., Fleet[Process]]) ->
 
 
 async def test_called_off_while_its_create_is_under_way(world: Callable[..., Fleet[Process]]) -> None:
-    """The attempt comes to its end, and the connection that it made is recorded."""
+    """The attempt finishes, and its connection is recorded."""
     options = Options(mode="self-hosted", projects=3, seed=72, latency=0.5)
     async with world(options, **UNLIMITED) as it:
-        await it.insert(name="first")  # in projects that nobody knows few creates are under way at once
+        await it.insert(name="first")  # in unknown projects few creates are in flight at once
         await it.start()
         await it.done(within=20)
         requests = await it.insert()
@@ -80,7 +80,7 @@ async def test_called_off_while_its_create_is_under_way(world: Callable[..., Fle
     ],
 )
 async def test_called_off_in_doubt(world: Callable[..., Fleet[Process]], fault: str, ends: str, moment: str) -> None:
-    """It is looked up: what it made is recorded, and what does not show after a late commit would is never made."""
+    """It is looked up: an existing connection is recorded, and one missing after a late commit was never made."""
     options = Options(mode="self-hosted", projects=3, seed=73, latency=0.4, faults={fault: 1.0})
     async with world(options, **UNLIMITED) as it:
         requests = await it.insert()
@@ -106,7 +106,7 @@ async def test_called_off_in_doubt(world: Callable[..., Fleet[Process]], fault: 
 
 
 async def test_a_paused_target(world: Callable[..., Fleet[Process]]) -> None:
-    """Nothing more is claimed while it is paused, what was in flight ends, and it goes on where it stopped."""
+    """While it is paused there are no claims, requests in flight finish, and it continues where it stopped."""
     options = Options(mode="self-hosted", projects=60, seed=74, latency=0.1)
     async with world(options, PROVISIONER_TARGETS__DEFAULT__MAX_IN_FLIGHT="4", **UNLIMITED) as it:
         await it.insert()
@@ -152,7 +152,7 @@ async def test_everything_at_once(durable_url: str, requests: int, rounds: int) 
 
 
 class Crowd:
-    """Workers and operators who know nothing of each other."""
+    """Workers and operators that act independently."""
 
     def __init__(self, database: Database, requests: int) -> None:
         self._database = database

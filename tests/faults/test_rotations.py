@@ -1,4 +1,4 @@
-"""Projects that get a connection and a rotation each: a key for each, whatever is lost, and none that nobody names."""
+"""Projects with a connection and a rotation each get one key each, whatever is lost, and no unknown keys."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ EDITS: Final = (
 
 
 async def adversary(it: Fleet[Process], rounds: int) -> None:
-    """Edit, cancel and retry rotations at random: what is refused is refused, and everything else is meant."""
+    """Edit, cancel and retry rotations at random; refused actions change nothing."""
     ids = [each["id"] for each in await it.fetch("SELECT id FROM provisioner.rotation_requests")]
     for _ in range(rounds):
         edit, chosen = it.random.choice(EDITS), it.random.sample(ids, max(1, len(ids) // 6))
@@ -140,7 +140,7 @@ async def test_edited_and_removed_under_fire(
         it.simulator.configure(changeFaults={}, rotationFaults={})
         pending = "SELECT count(*) FROM provisioner.rotation_requests WHERE status = 'pending'"
         ended = "SELECT array_agg(id) FROM provisioner.rotation_requests WHERE status NOT IN ('succeeded', 'removed')"
-        for _ in range(2):  # what was called off last may end as cancelled after the first retry
+        for _ in range(2):  # a rotation that was cancelled last may end as cancelled after the first retry
             await it.fetch("SELECT provisioner.retry($1)", await it.value(ended) or [])
             await it.until(pending, 0, within=150 + projects)
         rows, state = [dict(row) for row in await it.fetch(ROWS)], it.simulator.state()

@@ -1,4 +1,4 @@
-"""Every SQLSTATE, at every moment of a worker: it ends only for what a person has to put right before it can begin."""
+"""Every SQLSTATE at every moment of a worker: it ends only for trouble that a person must fix before the start."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def meaning(state: str) -> tuple[int, int]:
-    """What a code means, of a statement and of a session."""
+    """The meaning of a code, for a statement and for a session."""
     return blame(state, fatal=False).value, blame(state, fatal=True).value
 
 
@@ -40,7 +40,7 @@ ALL: Final = sorted(
         if isinstance(kind, type) and issubclass(kind, asyncpg.PostgresError) and getattr(kind, "sqlstate", None)
     }
 )
-# What was seen of poolers, of proxies and of hosted servers; a deadlock and a statement that took too long.
+# Observed with poolers, proxies and hosted servers; a deadlock and a statement that took too long.
 SEEN: Final = (
     "40P01",
     "57014",
@@ -57,7 +57,7 @@ SEEN: Final = (
     "58000",
     "XX000",
 )
-# Two of each meaning, for the worker knows no more of a code than that: all of them are in `make soak`.
+# Two codes of each meaning, because the worker knows no more about a code: `make soak` has all of them.
 MEANINGS: Final = groupby(sorted(ALL, key=meaning), key=meaning)
 SAMPLE: Final = sorted({*SEEN, *chain.from_iterable(islice(alike, 2) for _, alike in MEANINGS), "ZZ999"})
 EXHAUSTIVE: Final = [
@@ -74,7 +74,7 @@ PERSONS: Final = {Blame.ACCESS, Blame.RIGHTS, Blame.SCHEMA, Blame.SESSION}
 
 
 def test_there_are_many() -> None:
-    """The driver knows what the manual's appendix has."""
+    """The driver knows every code of the manual's appendix."""
     assert len(ALL) > 230
     assert {"08006", "28P01", "57P03", "XX000"} <= set(ALL)
 
@@ -100,8 +100,8 @@ async def test_at_the_start(database: Database, states: list[str]) -> None:
 @pytest.mark.parametrize("states", EXHAUSTIVE)
 @pytest.mark.parametrize("moment", [*MOMENTS, "idle", "listening"])
 async def test_at_work(database: Database, moment: str, states: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever error a worker meets while it works, it goes on, and every request is recorded."""
-    # What is set aside is tried again soon: this is not about how long that takes.
+    """Whatever error occurs during work, the worker continues, and every request is recorded."""
+    # Outcomes that are set aside are retried soon, because this test is not about that delay.
     monkeypatch.setattr("provisioner.postgres.outcomes.FIRST_PAUSE", timedelta(seconds=0.05))
     monkeypatch.setattr("provisioner.worker.upkeep.SET_ASIDE_INTERVAL", 0.1)
     # Nor is it about pauses that keep many workers apart: there is one.

@@ -72,11 +72,11 @@ async def test_told_twice(world: Callable[..., Fleet[Process]], second: signal.S
 
 
 async def test_the_grace_ends_before_the_answers_come(world: Callable[..., Fleet[Process]]) -> None:
-    """What has no answer by then is written down as unknown, in the log of attempts too, and is found by others."""
+    """Unanswered calls are recorded as unknown, in the attempt log too, and their results are found by others."""
     options = Options(mode="self-hosted", projects=3, seed=53, upstream_pace=0.01)
     slow = {"PROVISIONER_CREDENTIALS__DEFAULT__VALUE": "sk-or-v1-slow-mode-delay4"}
     async with world(options, **slow, PROVISIONER_WORKER__GRACE="1", **UNLIMITED) as it:
-        await it.insert(name="first")  # in projects that nobody knows few creates are under way at once
+        await it.insert(name="first")  # in unknown projects few creates are in flight at once
         (worker,) = await it.start()
         await it.done(within=20)
         it.simulator.configure(upstream_pace=1.0)

@@ -1,4 +1,4 @@
-"""What most tests of the database use: a client's connection, a worker's pool, the queue, and what is logged."""
+"""Fixtures of most database tests: a client's connection, a worker's pool, the queue, and the log."""
 
 from __future__ import annotations
 
@@ -41,6 +41,6 @@ def queue(pool: Pool) -> PostgresQueue:
 
 @pytest.fixture
 def logged() -> Iterator[list[dict[str, object]]]:
-    """Return what is logged, as it comes."""
+    """Return the log, as it grows."""
     with capture_logs() as entries:
         yield entries  # type: ignore[misc]  # structlog's entries are mutable mappings

@@ -1,4 +1,4 @@
-"""Least privilege: each role of the database can do what it is for, and everything else is tried and refused."""
+"""Least privilege: each role can do its work, and everything else is tried and refused."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ async def refused(session: Session, statement: str) -> bool:
 
 
 def allowed(kind: Kind) -> Mapping[tuple[str, str], tuple[str, ...]]:
-    """What the kind may do: by object and privilege the columns, none for all of them."""
+    """The rights of a kind: by object and privilege the columns, or none for all of them."""
     return {(right.on, privilege): right.columns for right in RIGHTS[kind] for privilege in right.privileges}
 
 
@@ -129,7 +129,7 @@ async def test_everything_else_is_refused(cast: Cast, kind: Kind) -> None:
     """Every column of every table, every function and every change of the schema is out of reach unless it is given."""
     async with connected(url_of(cast, kind)) as session:
         tried = [*await attempts(session, kind), *GENERAL]
-        # Whoever may not grant is only warned, and has granted nothing.
+        # A role without the grant option only gets a warning, and has granted nothing.
         tolerated = [each for each in tried if not await refused(session, each)]
         tolerated = [each for each in tolerated if not each.startswith("GRANT")]
     assert len(tried) > 150
@@ -139,7 +139,7 @@ async def test_everything_else_is_refused(cast: Cast, kind: Kind) -> None:
 
 @pytest.mark.parametrize("kind", Kind)
 async def test_everything_given_works(cast: Cast, kind: Kind) -> None:
-    """Each right that is named is there."""
+    """Each named right exists."""
     async with connected(url_of(cast, kind)) as session:
         for (name, privilege), columns in allowed(kind).items():
             if privilege == "SELECT":
@@ -209,7 +209,7 @@ class TestRequester:
         assert error.value.detail is None
 
     async def test_no_function_of_its_own_is_shown_others_rows(self, requester: Session) -> None:
-        """A function in WHERE that is cheap and tells everything it sees is called for nobody else's row."""
+        """A cheap function in WHERE that leaks its arguments is not called for other people's rows."""
         await requester.execute(
             "CREATE FUNCTION pg_temp.leak(name text) RETURNS boolean LANGUAGE plpgsql COST 0.0000001 AS"
             " $$ BEGIN IF name IS NOT NULL THEN RAISE EXCEPTION 'seen %', name; END IF; RETURN true; END $$"
@@ -257,7 +257,7 @@ async def test_a_reader_sees_all_rows_and_which_credential_they_name(cast: Cast)
 
 
 async def test_rights_given_by_hand_lose_nothing(database: Database, cast: Cast) -> None:
-    """A role that may take requests out of the line sees all of them, however it came by its rights."""
+    """A role that may take requests out of the line sees all of them, however it got its rights."""
     role = name_of(cast.other)
     query(database, f"GRANT ALL ON ALL TABLES IN SCHEMA provisioner TO {role}")
     async with connected(cast.other.url) as other:

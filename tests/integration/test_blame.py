@@ -1,4 +1,4 @@
-"""Who is to blame is found out with few creates, and nobody else pays for it. Real workers, a simulated Infisical."""
+"""The cause of trouble is found with few creates, and nothing else suffers. Real workers, a simulated Infisical."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def arrived(fleet: Fleet) -> int:
 
 
 def spent(fleet: Fleet, name: str) -> int:
-    """Creates that were sent for connections of this name."""
+    """The creates sent for connections of this name."""
     return sum(record.name == name for record in fleet.simulator.world.creates)
 
 
@@ -51,23 +51,23 @@ def spent(fleet: Fleet, name: str) -> int:
 async def test_a_bad_key_costs_few_creates_and_the_good_ones_no_time(
     database: Database, logged: list[dict[str, object]], workers: int
 ) -> None:
-    """Of 300 requests with a bad key three find it out and fail, the others wait; 300 good ones are done at once."""
+    """Of 100 requests with a bad key three find it out and fail, the others wait; 100 good ones are done at once."""
     async with Fleet(database.url, selfhosted(), workers=workers, settings=QUICK) as fleet:
-        await fleet.insert(300, name="bad", credential="bad")
-        await fleet.insert(300, name="good")
+        await fleet.insert(100, name="bad", credential="bad")
+        await fleet.insert(100, name="good")
         began = time.monotonic()
         await fleet.start()
         await fleet.done("name = 'good'", within=10)
         beside_the_bad = time.monotonic() - began
-        assert await fleet.states("name = 'good'") == {"succeeded": 300}
-        await fleet.comes_to({"failed": 3, "pending": 297}, "name = 'bad'")
-        await fleet.until(HELD, 297)
+        assert await fleet.states("name = 'good'") == {"succeeded": 100}
+        await fleet.comes_to({"failed": 3, "pending": 97}, "name = 'bad'")
+        await fleet.until(HELD, 97)
         assert spent(fleet, "bad") <= 10
-        assert spent(fleet, "good") == 300
+        assert spent(fleet, "good") == 100
         began = time.monotonic()
-        await fleet.insert(300, name="alone")
+        await fleet.insert(100, name="alone")
         await fleet.done("name = 'alone'", within=10)
-        # Held against as many that had nothing beside them; the start and the first try of each key come on top.
+        # Compared with a run without them; the start and the first try of each key are additional.
         assert beside_the_bad <= 3 * (time.monotonic() - began) + 2
         assert fleet.simulator.state()["logins"]["refused"] == 0
         assert fleet.simulator.state()["logins"]["ok"] == workers
@@ -79,14 +79,14 @@ async def test_a_bad_key_costs_few_creates_and_the_good_ones_no_time(
         assert BAD not in repr(logged)
         shown = await fleet.session.fetchrow("SELECT * FROM provisioner.quarantined_credentials")
         assert shown is not None
-        assert (shown["credential"], shown["requests"]) == ("bad", 297)
+        assert (shown["credential"], shown["requests"]) == ("bad", 97)
         assert "OpenRouter does not accept the key" in shown["reason"]
 
 
 async def test_another_key_releases_what_waits(
     database: Database, logged: list[dict[str, object]], tmp_path: Path
 ) -> None:
-    """When the file of a refused key has another one, everything that waited for it goes on, without a restart."""
+    """When a refused key's file changes, everything that waited for it continues, without a restart."""
     file = tmp_path / "key"
     file.write_text(BAD)
     settings = {**QUICK, "PROVISIONER_CREDENTIALS__BAD__FILE": str(file)}
@@ -104,7 +104,7 @@ async def test_another_key_releases_what_waits(
 
 
 async def test_another_credential_releases_its_request(database: Database) -> None:
-    """A held request whose credential is edited goes on alone; the others stay where they are."""
+    """A request whose credential is edited continues alone; the others keep waiting."""
     async with Fleet(database.url, selfhosted(projects=20), settings=QUICK) as fleet:
         await fleet.insert(20, name="bad", credential="bad")
         await fleet.start()
@@ -119,7 +119,7 @@ async def test_another_credential_releases_its_request(database: Database) -> No
 
 
 async def test_a_probe_finds_out_that_a_key_works_again(database: Database, logged: list[dict[str, object]]) -> None:
-    """When OpenRouter accepts a held key after all, one probe shows it, and everything that waited goes on."""
+    """When OpenRouter accepts a quarantined key after all, one probe shows it, and everything continues."""
     async with Fleet(database.url, selfhosted(projects=20), settings=QUICK) as fleet:
         fleet.simulator.configure(open_router="401")
         await fleet.insert(20)
@@ -135,7 +135,7 @@ async def test_a_probe_finds_out_that_a_key_works_again(database: Database, logg
 
 
 async def test_every_spelling_of_a_credential_hears_of_the_probe(database: Database) -> None:
-    """Two spellings of one name, and two names with one key: when a probe is accepted, all of them go on."""
+    """Two spellings of one name, and two names with one key: when a probe is accepted, all of them continue."""
     spellings = ("DEFAULT", "default", "other", "Other")
     waits = "SELECT count(*) FROM provisioner.waiting WHERE quarantine IS NOT NULL"
     settings = {**QUICK, "PROVISIONER_CREDENTIALS__OTHER__VALUE": "sk-or-v1-good"}
@@ -162,10 +162,10 @@ async def test_every_spelling_of_a_credential_hears_of_the_probe(database: Datab
 async def test_openrouter_in_trouble_fails_nobody(
     database: Database, logged: list[dict[str, object]], trouble: str
 ) -> None:
-    """OpenRouter refuses all keys for a while: creates are held but for a probe, nobody fails, and work goes on."""
+    """While OpenRouter refuses all keys, only a probe is sent and nothing fails; then work continues."""
     options = selfhosted()
     async with Fleet(database.url, options, workers=2, settings=QUICK) as fleet:
-        await fleet.insert(300)
+        await fleet.insert(150)
         fleet.simulator.configure(latency=0.1)
         await fleet.start()
         await eventually(lambda: fleet.created() >= 40)
@@ -175,20 +175,20 @@ async def test_openrouter_in_trouble_fails_nobody(
         sent = spent(fleet, "openrouter")
         while_held = time.monotonic()
         await eventually(lambda: time.monotonic() - while_held > 1.5)
-        assert spent(fleet, "openrouter") - sent <= 40  # what was on its way, and a few probes
+        assert spent(fleet, "openrouter") - sent <= 40  # calls in flight, and a few probes
         assert await fleet.session.fetchval("SELECT max(failures) FROM provisioner.attempt_state") == 0
         fleet.simulator.configure(open_router="ok")
         mended = time.monotonic()
         await fleet.done(within=20)
         assert time.monotonic() - mended < 10
-        assert await fleet.states() == {"succeeded": 300}
+        assert await fleet.states() == {"succeeded": 150}
         assert events(logged, "breaker_closed")
         assert not events(logged, "credential_quarantined")
         await eventually(lambda: fleet.session.fetchval(WORKS))
 
 
 async def test_infisical_away_is_shown_and_fails_nobody(database: Database, logged: list[dict[str, object]]) -> None:
-    """While nothing at all works one create probes, the target's trouble is there to see, and then all goes on."""
+    """While nothing works, one create probes, the target's trouble is visible, and then everything continues."""
     async with Fleet(database.url, selfhosted(projects=100), settings=QUICK) as fleet:
         fleet.simulator.configure(latency=0.1)
         await fleet.insert(100)
@@ -196,7 +196,7 @@ async def test_infisical_away_is_shown_and_fails_nobody(database: Database, logg
         await eventually(lambda: fleet.created() >= 20)
         fleet.simulator.configure(outage="refuse")
         await eventually(lambda: fleet.session.fetchval(SHOWN, "the server answered 503"))
-        # An answer that was on its way when the outage began may let calls through once more.
+        # An answer that was in flight when the outage began may let calls through once more.
         assert 1 <= len(events(logged, "breaker_opened")) <= 3
         fleet.simulator.configure(outage="none")
         await fleet.done(within=20)
@@ -214,7 +214,7 @@ async def test_a_fleet_asks_a_dead_infisical_seldom(database: Database, logged: 
         await fleet.start()
         await eventually(lambda: fleet.created() >= 40)
         fleet.simulator.configure(outage="refuse")
-        # What was on its way comes to its end, and the pauses between probes grow to their bound.
+        # Calls in flight end, and the pauses between probes grow to their bound.
         held = time.monotonic()
         await eventually(lambda: len(events(logged, "breaker_opened")) >= 8)
         await eventually(lambda: time.monotonic() - held > 6)
@@ -234,24 +234,24 @@ async def test_a_fleet_asks_a_dead_infisical_seldom(database: Database, logged: 
 async def test_a_token_that_ends_costs_one_login_and_no_attempt(database: Database, change: str) -> None:
     """However the token ends in the middle of a run, there is one login more and every request succeeds at once."""
     async with Fleet(database.url, selfhosted(), settings=QUICK) as fleet:
-        await fleet.insert(300)
+        await fleet.insert(120)
         await fleet.start()
         await eventually(lambda: fleet.created() >= 40)
         fleet.simulator.configure(**{change: True})
         await fleet.done()
-        assert await fleet.states() == {"succeeded": 300}
+        assert await fleet.states() == {"succeeded": 120}
         assert fleet.simulator.state()["logins"] == {"ok": 2, "refused": 0, "locked": 0}
         assert await fleet.session.fetchval("SELECT max(attempts) FROM provisioner.connection_requests") == 1
 
 
 async def test_a_token_that_is_used_up_costs_one_login_each(database: Database) -> None:
-    """Tokens of fifty uses do three hundred creates with few more logins than it takes, and no attempt is spent."""
+    """Tokens of 25 uses do 150 creates with few more logins than it takes, and no attempt is spent."""
     async with Fleet(database.url, selfhosted(), settings=QUICK) as fleet:
-        fleet.simulator.configure(token_uses=50)
-        await fleet.insert(300)
+        fleet.simulator.configure(token_uses=25)
+        await fleet.insert(150)
         await fleet.start()
         await fleet.done()
-        assert await fleet.states() == {"succeeded": 300}
+        assert await fleet.states() == {"succeeded": 150}
         assert fleet.simulator.state()["logins"]["ok"] <= 8
         assert await fleet.session.fetchval("SELECT max(attempts) FROM provisioner.connection_requests") == 1
 
@@ -280,30 +280,30 @@ async def test_a_wrong_client_secret_is_tried_once_and_mended_without_a_restart(
         monkeypatch.setenv(name, value)
     settings = {**QUICK, **given}
     async with Fleet(database.url, selfhosted(), settings=settings) as fleet:
-        await fleet.insert(300)
+        await fleet.insert(100)
         await fleet.start()
         await eventually(lambda: events(logged, "breaker_opened"))
         waited = time.monotonic()
         await eventually(lambda: time.monotonic() - waited > 1.5)
         assert fleet.simulator.state()["logins"] == {"ok": 0, "refused": 1, "locked": 0}
         assert "check the client id and the client secret" in str(events(logged, "login_refused")[0]["reason"])
-        assert await fleet.states() == {"pending": 300}
+        assert await fleet.states() == {"pending": 100}
         assert not fleet.requests()
         file.write_text(fleet.simulator.client_secret)
         await fleet.done(within=20)
-        assert await fleet.states() == {"succeeded": 300}
+        assert await fleet.states() == {"succeeded": 100}
         assert fleet.simulator.state()["logins"] == {"ok": 1, "refused": 1, "locked": 0}
         assert await fleet.session.fetchval("SELECT max(attempts) FROM provisioner.connection_requests") == 1
 
 
 async def test_logins_keep_to_their_limit(database: Database) -> None:
-    """Many workers that start at once share the limit of logins: nobody is refused, and everybody comes in."""
+    """Many workers that start at once share the limit of logins: none is refused, and all log in."""
     options = Options(projects=20, login_limit=4, window=2.0, write_limit=1000)
     async with Fleet(database.url, options, workers=6, settings=QUICK) as fleet:
         await fleet.start()
         logins = fleet.simulator.world.requests
         await fleet.insert(20)
-        for number in range(1, 40):
+        for number in range(1, 16):
             await fleet.insert(20, name=f"more-{number}")
         await fleet.done(within=20)
         counted = {

@@ -57,7 +57,7 @@ LOGIN = "/api/v1/auth/universal-auth/login"
 async def known(
     session: Session, columns: str, source: str = "provisioner.concurrency WHERE target = 'default'"
 ) -> tuple[Any, ...]:
-    """What the one row says."""
+    """The values of the shared row."""
     row = await session.fetchrow(f"SELECT {columns} FROM {source}")
     return tuple(row or ())
 
@@ -87,13 +87,13 @@ def peak(monkeypatch: pytest.MonkeyPatch) -> Peak:
 
 
 def never_stopped(fleet: Fleet) -> bool:
-    """Whether nobody has ever waited for one of the server's database connections in vain."""
+    """Whether no wait for one of the server's database connections has ever timed out."""
     return bool(fleet.simulator.state()["pool"]["timedOut"] == 0)
 
 
 @asynccontextmanager
 async def stranger(fleet: Fleet) -> AsyncIterator[list[float]]:
-    """Somebody else who logs in again and again; how long each login took, in seconds."""
+    """Another client that logs in repeatedly; returns each login's duration in seconds."""
     took: list[float] = []
     simulator = fleet.simulator
     body = {"clientId": simulator.client_id, "clientSecret": simulator.client_secret}
@@ -129,7 +129,7 @@ async def test_two_workers_do_not_stop_a_self_hosted_server(database: Database, 
 
 
 async def test_sixteen_in_flight_are_spread_where_openrouter_takes_the_time(database: Database, peak: Peak) -> None:
-    """A number that the server bears in flight does not stop it by all of them coming at once."""
+    """A number that the server handles in flight does not stop it by arriving all at once."""
     settings = {
         "PROVISIONER_TARGETS__DEFAULT__MAX_IN_FLIGHT": "16",
         "PROVISIONER_CREDENTIALS__DEFAULT__VALUE": "sk-or-v1-k-mode-delay3",
@@ -150,7 +150,7 @@ async def test_sixteen_in_flight_are_spread_where_openrouter_takes_the_time(data
 
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_a_slow_openrouter_does_not_stop_it_by_default(database: Database, workers: int) -> None:
-    """With an OpenRouter of 0.3 s the limit goes as far as it may, and nobody waits for the pool in vain."""
+    """With 0.3 s per call to OpenRouter the limit grows as far as allowed, and no wait for the pool times out."""
     slow, key = replace(SELF, upstream_pace=0.1), {"PROVISIONER_CREDENTIALS__DEFAULT__VALUE": "sk-or-v1-k-mode-delay3"}
     async with Fleet(database.url, slow, workers=workers, settings=key) as fleet:
         await fleet.start()
@@ -163,7 +163,7 @@ async def test_a_slow_openrouter_does_not_stop_it_by_default(database: Database,
 
 
 async def test_timeouts_leave_a_suspicion_and_infisicals_own_errors_a_cliff(database: Database) -> None:
-    """An error is the server's word that it had too many only with Infisical's own id."""
+    """Only an error with Infisical's own id proves that there were too many."""
     pool = Pool(database.url)
     async with connected(database.url) as session:
         worker = await session.fetchval(JOIN)
@@ -198,7 +198,7 @@ async def test_workers_with_different_addresses_do_not_stop_each_other(database:
 
 
 async def test_a_locked_row_stops_nobody(database: Database) -> None:
-    """While somebody keeps the target's row locked in a long transaction, workers go on with the slots they have."""
+    """While a long transaction locks the target's row, workers go on with their slots."""
     async with Fleet(database.url, SELF) as fleet, connected(database.url) as session:
         await fleet.start()
         await fleet.insert(100)
@@ -228,7 +228,7 @@ async def test_a_number_is_the_most_over_all_workers(database: Database, peak: P
 
 
 class Cliff(Gateway):
-    """A server that stops as soon as `at` creates are in flight, until told to go on, and answers none of them well."""
+    """A server that stops as soon as `at` creates are in flight, until released, and fails all of them."""
 
     def __init__(self, target: str, *, at: int) -> None:
         super().__init__(target)
@@ -261,12 +261,12 @@ class Cliff(Gateway):
 
 
 async def test_a_cliff_is_remembered(database: Database) -> None:
-    """A server that stops at seven is not held for down: it is left in peace, and never gets to its cliff again."""
+    """A server that stops at seven is not treated as down: it gets time, and never reaches its cliff again."""
     async with (
         Fleet(database.url, replace(SELF, latency=0.02), workers=2) as fleet,
         Cliff(fleet.simulator.url, at=7) as server,
     ):
-        # A number that is set: a busy machine makes calls slow, and then more of them might be tried.
+        # A fixed number: a busy machine makes calls slow, and then more of them might be tried.
         await fleet.start(INFISICAL_HOST=server.url, PROVISIONER_TARGETS__DEFAULT__MAX_IN_FLIGHT="8")
         await fleet.insert(200)
         await asyncio.wait_for(server.stopped.wait(), 30)
@@ -291,14 +291,14 @@ async def test_a_cliff_is_remembered(database: Database) -> None:
         assert await known(fleet.session, "cliff, bar, cliff_at") == met
         assert 1 < server.busiest <= met[1] < server.at
         assert server.stops == 1
-        await fleet.stop()  # while the server is there to be logged out of
+        await fleet.stop()  # while the server is there for logging out
 
 
 class TestShared:
     """The row that all workers share."""
 
     async def test_never_allots_more_than_there_is(self, database: Database) -> None:
-        """However many workers ask at the same moment, all together have no more slots than the limit."""
+        """However many workers ask at the same moment, they never have more slots than the limit."""
         pool = Pool(database.url, size=10)
         async with connected(database.url) as session:
             workers = [await session.fetchval(JOIN) for _ in range(12)]
@@ -310,7 +310,7 @@ class TestShared:
         await pool.close()
 
     async def test_gives_the_slots_of_the_dead_to_the_living(self, database: Database) -> None:
-        """When a worker's lease has run out, or it has gone, its slots are there for the others."""
+        """When a worker's lease has expired, or it has left, the others get its slots."""
         pool = Pool(database.url)
         async with connected(database.url) as session:
             dead, alive = await session.fetchval(JOIN), await session.fetchval(JOIN)
@@ -322,7 +322,7 @@ class TestShared:
         await pool.close()
 
     async def test_begins_anew_at_another_address(self, database: Database) -> None:
-        """What one server bore is not asked of the next one."""
+        """One server's limit does not apply to the next one."""
         pool = Pool(database.url)
         async with connected(database.url) as session:
             worker = await session.fetchval(JOIN)

@@ -89,7 +89,7 @@ def the(seen: Observation) -> Connection:
 
 
 async def test_create() -> None:
-    """A create makes the connection that was asked for, and tells its id, its hash, the limits and the clock."""
+    """A create makes the requested connection, and returns its id, its hash, the limits and the clock."""
     async with rig() as now:
         seen = await now.connections.create(now.request(), KEY)
         assert (seen.result, seen.status, seen.metered) == (Result.CREATED, 200, True)
@@ -118,7 +118,7 @@ async def test_marker() -> None:
 
 
 async def test_a_taken_name_is_looked_up() -> None:
-    """A second create finds the name taken, and the look-up finds the connection that has it."""
+    """A second create finds the name taken, and the look-up finds its connection."""
     async with rig() as now:
         first = await now.connections.create(now.request(), KEY)
         assert (await now.connections.create(now.request(), KEY)).result is Result.NAME_TAKEN
@@ -127,7 +127,7 @@ async def test_a_taken_name_is_looked_up() -> None:
 
 
 async def test_names_of_other_apps() -> None:
-    """A connection of another app is told from one of ours."""
+    """A connection of another app is distinguished from ours."""
     async with rig() as now:
         now.simulator.configure(plant=[{"name": "openrouter", "projectId": now.simulator.projects[0], "app": "github"}])
         assert (await now.connections.create(now.request(), KEY)).result is Result.NAME_TAKEN
@@ -135,7 +135,7 @@ async def test_names_of_other_apps() -> None:
 
 
 async def test_reading() -> None:
-    """What is not there is absent; what is there is found by name, by id and in the project's list."""
+    """A missing connection is absent; an existing one is found by name, by id and in the project's list."""
     async with rig() as now:
         assert (await now.connections.look_up(now.request())).result is Result.ABSENT
         assert (await now.more.get(UNKNOWN_ID)).result is Result.ABSENT
@@ -162,7 +162,7 @@ async def test_replace_and_remove() -> None:
 
 
 async def test_refused_keys() -> None:
-    """A key that OpenRouter does not accept is told as such, by create and by replace, without the key."""
+    """A key that OpenRouter refuses is reported as such, by create and by replace, without the key."""
     async with rig() as now:
         bad = Secret("sk-or-v1-bad-mode-401")
         ours = the(await now.connections.create(now.request(), KEY))
@@ -177,7 +177,7 @@ async def test_refused_keys() -> None:
 
 
 async def test_projects() -> None:
-    """A missing project and a missing permission are told apart, each with its remedy."""
+    """A missing project and a missing permission are distinguished, each with its advice."""
     async with rig() as now:
         seen = await now.connections.create(now.request(project_id=UNKNOWN_ID), KEY)
         assert (seen.result, seen.metered) == (Result.PROJECT_MISSING, True)
@@ -196,7 +196,7 @@ async def test_projects() -> None:
 
 
 async def test_input() -> None:
-    """Input that Infisical refuses is told with its issues."""
+    """Input that Infisical refuses is reported with its issues."""
     async with rig() as now:
         seen = await now.connections.create(now.request(name="Not A Slug"), KEY)
         assert (seen.result, seen.metered) == (Result.INVALID, True)
@@ -204,7 +204,7 @@ async def test_input() -> None:
 
 
 async def test_throttled() -> None:
-    """Over the limit, the answer tells for how long nobody should send."""
+    """Over the limit, the answer says how long nothing should be sent."""
     async with rig(write_limit=1) as now:
         await now.connections.create(now.request(), KEY)
         seen = await now.connections.create(now.request(1), KEY)
@@ -216,7 +216,7 @@ async def test_throttled() -> None:
 
 
 async def test_without_a_limiter() -> None:
-    """A self-hosted Infisical shows no limits on an answer that would have had them."""
+    """A self-hosted Infisical has no limit headers on an answer that would have them in the cloud."""
     async with rig(mode="self-hosted") as now:
         seen = await now.connections.create(now.request(), KEY)
         assert (seen.result, seen.rate, seen.metered) == (Result.CREATED, None, True)
@@ -236,7 +236,7 @@ async def test_a_dead_token_is_replaced(end: str) -> None:
 
 async def test_no_storm_of_logins() -> None:
     """When fifty creates meet an expired token at once, one of them logs in and all succeed."""
-    # Without the pool, which so many at once would stop: it is the logins that are counted.
+    # Without the pool, which would stall with so many creates: this test counts logins.
     async with rig(latency=0.02, pool=0) as now:
         await now.connections.create(now.request(1), KEY)
         now.simulator.configure(expire_tokens=True)
@@ -260,7 +260,7 @@ async def test_a_wrong_secret_is_sent_once() -> None:
 
 
 async def test_tokens_with_few_uses() -> None:
-    """Tokens that are good for one call each are replaced as often as it takes."""
+    """Tokens that are valid for one call each are replaced as often as necessary."""
     async with rig(mode="self-hosted") as now:
         now.simulator.configure(token_uses=1)
         seen = [await now.connections.create(now.request(name=f"number-{number}"), KEY) for number in range(6)]
@@ -272,7 +272,7 @@ async def test_tokens_with_few_uses() -> None:
     ("identity", "shown"), [("removed", Result.TOKEN_TROUBLE), ("untrusted-address", Result.MISCONFIGURED)]
 )
 async def test_an_identity_in_trouble(identity: str, shown: Result) -> None:
-    """An identity that was removed or is not trusted here is nobody's fault, and causes no storm of logins."""
+    """An identity that was removed or is not trusted is no request's fault, and causes no storm of logins."""
     async with rig() as now:
         await now.connections.create(now.request(), KEY)
         now.simulator.configure(identity=identity)
@@ -286,7 +286,7 @@ async def test_an_identity_in_trouble(identity: str, shown: Result) -> None:
     ["cut-before-commit", "cut-after-commit", "error-before-commit", "error-after-commit", "html-502", "html-503"],
 )
 async def test_an_unknown_outcome_is_not_repeated(fault: str) -> None:
-    """A create whose outcome is unknown is sent once; a look-up then tells whether it worked."""
+    """A create with an unknown outcome is sent once; a look-up then shows whether it worked."""
     async with rig(faults={fault: 1.0}) as now:
         seen = await now.connections.create(now.request(), KEY)
         assert (seen.result, seen.metered) == (Result.UNKNOWN, False)
@@ -297,7 +297,7 @@ async def test_an_unknown_outcome_is_not_repeated(fault: str) -> None:
 
 
 async def test_a_create_without_an_answer() -> None:
-    """A create that is not answered in time has an unknown outcome, sent once."""
+    """A create without an answer in time has an unknown outcome, and is sent once."""
     async with rig(patience=0.3) as now:
         seen = await now.connections.create(now.request(), Secret("sk-or-v1-mode-hang"))
         assert seen.result is Result.UNKNOWN
@@ -311,13 +311,13 @@ async def test_nothing_sent() -> None:
         await now.connections.create(now.request(), KEY)
         await now.simulator.__aexit__(None, None, None)
         request = now.request(1)
-        # The look-up also finds the kept connection closed: a create on that would have an unknown outcome.
+        # The look-up also finds the kept connection closed: a create on it would have an unknown outcome.
         assert (await now.connections.look_up(request)).result is Result.NOT_SENT
         assert (await now.connections.create(request, KEY)).result is Result.NOT_SENT
 
 
 async def test_reads_are_repeated() -> None:
-    """A read that got no answer is tried a few times, and then told as it was."""
+    """A read without an answer is retried a few times, and then reported as such."""
     async with rig() as now:
         await now.connections.create(now.request(), KEY)
         now.simulator.configure(outage="refuse")
@@ -355,7 +355,7 @@ async def test_cancelling() -> None:
 
 @dataclass(slots=True, kw_only=True)
 class Scripted:
-    """Connections before a server that answers by route as the test says, and notes what it got."""
+    """Connections to a server that answers by route as the test says, and records its requests."""
 
     connections: InfisicalConnections
     got: list[tuple[str, str, Any]]
@@ -441,7 +441,7 @@ async def test_bodies() -> None:
     ],
 )
 async def test_an_unexplained_401_is_settled(probe: tuple[int, dict[str, Any]], shown: Result) -> None:
-    """A 401 that does not say whether it is about token or key is settled by one cheap read, and not sent again."""
+    """A 401 that may be about token or key is resolved by one cheap read, and nothing is repeated."""
     async with scripted({"POST": (401, SOMETHING_NEW), "GET": probe}) as now:
         seen = await now.connections.create(asking(), KEY)
     assert seen.result is shown

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from provisioner.core.history import HOURS, MINUTES, Slot, total
-from provisioner.postgres.history import read_history
 from provisioner.postgres.pool import Database as Pool
 from provisioner.postgres.queue import PostgresQueue
-from provisioner.postgres.reports import read_status
+from provisioner.postgres.reports import read_history, read_status
 from provisioner.worker import maintenance
 from tests.support import eventually
 from tests.support.builders import project
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from tests.support.sessions import Session
 
 TABLE = "provisioner.connection_requests"
-# What people and workers do to rows; each takes one number.
+# Actions of people and workers on rows; each takes one number.
 DEEDS = (
     (
         f"INSERT INTO {TABLE} (project_id, name, batch)"
@@ -67,7 +66,7 @@ def test_they_are_those_of_the_table(database: Database, deeds: list[tuple[str, 
 
 
 async def test_folding_empties_the_changes(session: Session) -> None:
-    """A fold takes at most as many changes as it is told, says how many, and leaves the sums alone."""
+    """A fold takes at most the given number of changes, returns how many, and leaves the sums unchanged."""
     for number in range(1, 6):
         await insert(session, project_id=project(number), batch="b")
     assert [await session.fetchval("SELECT provisioner.fold_counts(3)") for _ in range(3)] == [3, 2, 0]
@@ -76,7 +75,7 @@ async def test_folding_empties_the_changes(session: Session) -> None:
 
 
 async def test_two_fold_at_once(database: Database, session: Session) -> None:
-    """What one of them has taken the other leaves alone, and neither waits for ever."""
+    """Concurrent folds take different changes, and do not deadlock."""
     await asyncio.gather(*(insert_one(database, number) for number in range(1, 9)))
     async with connected(database.url) as one, connected(database.url) as other:
         async with one.transaction():
@@ -111,7 +110,7 @@ async def test_truncating_forgets_them(session: Session) -> None:
 
 
 async def test_a_retried_example_gives_way(database: Database, session: Session) -> None:
-    """When the newest failure was retried, one whose attempts are known stands for the others; else none does."""
+    """If the newest failure was retried, the newest with known attempts is the example; else there is none."""
     first, second = await insert(session, name="a"), await insert(session, name="b")
     await session.execute(f"UPDATE {TABLE} SET status = 'failed', error_code = 'gave_up', error_message = name")
     await session.execute(f"UPDATE {TABLE} SET status = 'pending', error_code = NULL WHERE id = $1", second)
@@ -128,7 +127,7 @@ async def test_a_retried_example_gives_way(database: Database, session: Session)
 
 
 async def test_a_worker_folds(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What its statements changed does not pile up, and a large pile is taken in lots, one after the other."""
+    """Its changes do not pile up, and a large pile is taken in lots, one after the other."""
     monkeypatch.setattr(maintenance, "FOLDED_AT_ONCE", 2)
     async with SmallWorld(database) as it:
         for number in range(1, 8):
@@ -140,7 +139,7 @@ async def test_a_worker_folds(database: Database, monkeypatch: pytest.MonkeyPatc
 
 
 async def test_the_queue_says_whether_more_is_left(database: Database, session: Session) -> None:
-    """So that a large pile is taken in lots."""
+    """A large pile is taken in lots."""
     await insert(session, name="a")
     await insert(session, name="b")
     pool = Pool(database.url)
@@ -160,7 +159,7 @@ async def blocked(session: Session) -> Any:
 
 
 async def test_what_is_folded_is_history(database: Database, session: Session) -> None:
-    """What succeeded and failed stands in this minute and this hour, once, whoever folds; retries as they are told."""
+    """Successes and failures are counted in this minute and this hour, once, whoever folds; retries as reported."""
     ids = ask(database, 5)
     finish(database, ids[:3])
     finish(database, ids[3:], "failed", "gave_up")

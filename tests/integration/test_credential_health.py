@@ -1,4 +1,4 @@
-"""What the workers know together about API keys: few try an unknown one, and one refusal too many is enough for all."""
+"""The shared state of API keys: few requests try an unknown one, and the refusals of all count together."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from provisioner.core.secret import Secret
 from provisioner.postgres.credential_health import SharedCredentialHealth
 from provisioner.postgres.pool import Database as Pool
 from provisioner.postgres.reports import read_status
-from provisioner.postgres.target_incidents import SharedIncidents
+from provisioner.postgres.shared import SharedIncidents
 from tests.support.sessions import count, insert, insert_many, row_of
 
 if TYPE_CHECKING:
@@ -30,13 +30,13 @@ def health(pool: Pool) -> SharedCredentialHealth:
 
 
 async def refuse(health: SharedCredentialHealth, times: int = 3) -> tuple[bool, bool]:
-    """Refuse the key so often; returns what the last one brought."""
+    """Refuse the key this often; returns the last result."""
     brought = [await health.refused(*KEY, "refused") for _ in range(times)]
     return brought[-1]
 
 
 def test_a_fingerprint_leads_nowhere_back() -> None:
-    """It tells keys and databases apart, and holds nothing of the key."""
+    """It distinguishes keys and databases, and contains nothing of the key."""
     fingerprints = {fingerprint(Secret(key), salt) for key in ("sk-or-v1-a", "sk-or-v1-b") for salt in ("one", "two")}
     assert len(fingerprints) == 4
     assert all(len(print_) == FINGERPRINT_LENGTH and "sk-" not in print_ for print_ in fingerprints)
@@ -65,7 +65,7 @@ async def test_a_lost_try_keeps_nobody_waiting(health: SharedCredentialHealth, s
 
 
 async def test_an_accepted_key_needs_no_permit(health: SharedCredentialHealth) -> None:
-    """Once anybody saw it work, whoever asks hears so, and how long ago."""
+    """Once the key has worked anywhere, every worker that asks learns that, and how long ago."""
     await health.accepted(*KEY)
     permit = await health.ask(*KEY, confirming=False)
     assert (permit.granted, permit.quarantined) == (False, False)
@@ -74,7 +74,7 @@ async def test_an_accepted_key_needs_no_permit(health: SharedCredentialHealth) -
 
 
 async def test_a_suspect_is_tried_like_an_unknown_key(health: SharedCredentialHealth) -> None:
-    """A key that worked and is refused needs permit again."""
+    """A key that used to work and is refused needs a trial again."""
     await health.accepted(*KEY)
     await health.suspected(*KEY)
     assert await health.ask(*KEY, confirming=False) == TrialPermit(granted=True)
@@ -90,7 +90,7 @@ async def test_the_third_refusal_quarantines_it(health: SharedCredentialHealth) 
 
 
 async def test_a_refused_key_costs_nine_creates_at_most(health: SharedCredentialHealth) -> None:
-    """Those that were refused with it may come to their end, but no more than nine tries are made in all."""
+    """Requests that were refused with it may finish, but no more than nine tries are made in total."""
     tries = 0
     for _ in range(30):
         tries += (await health.ask(*KEY, confirming=True)).granted
@@ -111,7 +111,7 @@ async def test_who_stands_in_line_is_held_back(health: SharedCredentialHealth, s
 
 
 async def test_one_probe_goes_out_when_its_time_has_come(health: SharedCredentialHealth, session: Session) -> None:
-    """Of all that wait one is put in line, and one may be sent; the next probe is later."""
+    """One of all waiting requests is put in line, and one may be sent; the next probe is later."""
     for name in ("one", "two", "three"):
         await insert(session, name=name, credential="team-a")
     await refuse(health)
@@ -127,7 +127,7 @@ async def test_one_probe_goes_out_when_its_time_has_come(health: SharedCredentia
 
 
 async def test_what_works_again_releases_all(health: SharedCredentialHealth, session: Session) -> None:
-    """An accepted probe makes everybody due who waited for the key."""
+    """An accepted probe makes all requests that wait for the key due."""
     await insert(session, credential="team-a")
     await refuse(health)
     await health.hold_back("team-a")
@@ -148,7 +148,7 @@ async def test_another_key_releases_all(health: SharedCredentialHealth, session:
 
 
 async def test_an_edited_credential_releases_its_request(health: SharedCredentialHealth, session: Session) -> None:
-    """Who gives a held request another credential wants it tried at once; any other edit permits it held."""
+    """Another credential makes a waiting request due at once; any other edit leaves it waiting."""
     request = await insert(session, credential="team-a")
     await refuse(health)
     await health.hold_back("team-a")
@@ -221,7 +221,7 @@ async def test_ten_thousand_bad_sealed_keys_are_read_by_nobody_and_forgotten(
 
 
 async def test_a_named_quarantined_key_is_not_forgotten(health: SharedCredentialHealth, session: Session) -> None:
-    """What is known against a configured credential stays until its key is accepted or replaced."""
+    """The state of a configured credential's key stays until the key is accepted or replaced."""
     await refuse(health)
     await session.execute("UPDATE provisioner.credential_health SET tried_at = now() - interval '9 days'")
     await health.forget()

@@ -1,4 +1,4 @@
-"""A row is a wish that stays: what is edited, not wanted, wanted again or gone is put right by real workers."""
+"""A row is desired state: edits, removals and missing connections are corrected by real workers."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ async def test_two_edits_are_one_change(fleet: Fleet) -> None:
 
 
 async def test_a_key_and_a_description_are_one_change(fleet: Fleet) -> None:
-    """What was edited together is sent together."""
+    """Edits made together are sent together."""
     (before,) = await made(fleet, description="old")
     async with fleet.session.transaction():
         await fleet.session.execute("UPDATE provisioner.connection_requests SET description = 'new'")
@@ -89,7 +89,7 @@ async def test_a_key_and_a_description_are_one_change(fleet: Fleet) -> None:
 
 
 async def test_rekeying_sends_the_present_key(fleet: Fleet) -> None:
-    """Each connection costs one PATCH; what was adopted and is only watched is left alone."""
+    """Each connection costs one PATCH; an adopted one that is left alone costs none."""
     rows = await made(fleet, 5)
     fleet.simulator.configure(plant=[{"name": "theirs", "projectId": fleet.simulator.projects[5], "createdAt": OLD}])
     (theirs,) = await fleet.session.fetch(
@@ -128,7 +128,7 @@ async def test_what_is_not_wanted_is_deleted_and_made_again(fleet: Fleet) -> Non
 
 
 async def test_what_was_adopted_is_let_go(fleet: Fleet) -> None:
-    """Somebody else's connection stays, unless its removal is meant in so many words."""
+    """Somebody else's connection stays, unless its removal is requested explicitly."""
     project = fleet.simulator.projects[0]
     fleet.simulator.configure(plant=[{"name": "openrouter", "projectId": project, "createdAt": OLD}])
     (theirs,) = await made(fleet, on_conflict="adopt")
@@ -161,7 +161,7 @@ async def test_what_is_in_use_needs_a_person(fleet: Fleet) -> None:
 
 
 async def test_what_somebody_deleted_is_made_again(fleet: Fleet) -> None:
-    """A retry of a succeeded row looks at its connection, and makes it again if it is gone; an edit does so too."""
+    """A retry of a succeeded row checks its connection, and makes it again if it is gone; so does an edit."""
     first, second = await made(fleet, 2)
     store = fleet.simulator.world
     for each in (first, second):
@@ -174,7 +174,7 @@ async def test_what_somebody_deleted_is_made_again(fleet: Fleet) -> None:
 
 
 async def test_nothing_wanted_and_nothing_made_ends_at_once(database: Database) -> None:
-    """Without a worker: what was never sent is removed where it stands, also by its insert's author."""
+    """Without a worker, a request that was never sent is removed at once, even by its author."""
     async with Fleet(database.url, Options(mode="self-hosted", projects=2)) as it:
         (request,) = await it.insert(1)
         (said,) = await it.session.fetch("SELECT * FROM provisioner.remove($1)", [request])
@@ -184,7 +184,7 @@ async def test_nothing_wanted_and_nothing_made_ends_at_once(database: Database) 
 
 
 async def test_a_wish_that_changes_in_flight_is_kept(fleet: Fleet) -> None:
-    """What is called off while its create is under way is deleted when that has ended."""
+    """If it is cancelled while its create is running, the connection is deleted afterwards."""
     fleet.simulator.configure(latency=0.5)
     (request,) = await fleet.insert(1)
     await eventually(lambda: fleet.session.fetchval("SELECT count(*) = 1 FROM provisioner.in_flight"))
@@ -196,7 +196,7 @@ async def test_a_wish_that_changes_in_flight_is_kept(fleet: Fleet) -> None:
 
 
 async def test_a_key_that_is_named_in_flight_is_sent_afterwards(database: Database) -> None:
-    """The create ends with the key that it had, and the connection gets the new one."""
+    """The create ends with its original key, and the connection gets the new one."""
     settings = {"PROVISIONER_CREDENTIALS__TEAM_A__VALUE": "sk-or-v1-of-team-a"}
     async with Fleet(database.url, Options(mode="self-hosted", projects=1, latency=0.3), settings=settings) as it:
         await it.start()
@@ -210,7 +210,7 @@ async def test_a_key_that_is_named_in_flight_is_sent_afterwards(database: Databa
 
 
 async def test_a_failed_request_is_put_aside(fleet: Fleet) -> None:
-    """`cancel` of what has failed leaves nothing that needs a person."""
+    """`cancel` of failed requests leaves nothing that needs a person."""
     await fleet.session.execute(
         "INSERT INTO provisioner.connection_requests (project_id, credential) VALUES ($1, 'nobody-knows-it')",
         fleet.simulator.projects[0],
@@ -241,7 +241,7 @@ async def test_what_workers_record_nobody_else_writes(database: Database, change
     async with Fleet(database.url, Options(mode="self-hosted", projects=1)) as it:
         await it.insert(1)
         await it.session.execute("RESET provisioner.recording")
-        with pytest.raises(asyncpg.ObjectNotInPrerequisiteStateError, match="are what workers record"):
+        with pytest.raises(asyncpg.ObjectNotInPrerequisiteStateError, match="only workers may change"):
             await it.session.execute(f"UPDATE provisioner.connection_requests SET {change}")
 
 

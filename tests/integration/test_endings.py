@@ -1,4 +1,4 @@
-"""The database records what the core decided of each ending, whatever was asked for while the claim lasted."""
+"""The database records what the core decided about each ending, whatever was requested during the claim."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ class Case(NamedTuple):
     rekeyed: bool
 
     def expected(self) -> Status:
-        """What the core says."""
+        """The core's decision."""
         stands = status_after(type(self.outcome), doubted=self.in_doubt)
         match self.outcome:
             case Succeed():
                 edited = self.wished or self.rekeyed
-            case Remove():  # one that is wanted, and was found gone, is to be made again
+            case Remove():  # a wanted connection that was found gone is made again
                 edited = self.absent == self.wished
-            case Retry():  # what is tried again is claimed as it is then
+            case Retry():  # a retry uses the values at its own claim
                 edited = False
             case _:
                 edited = self.wished
@@ -62,7 +62,7 @@ class Case(NamedTuple):
 
 
 def cases(*, keys: bool) -> list[Case]:
-    """Every combination that there can be: what is not wanted is never made."""
+    """Every possible combination: what is not wanted is never made."""
     every = (Case(outcome, *flags) for outcome in OUTCOMES for flags in product((False, True), repeat=5))
     return [
         case for case in every if (keys or not case.rekeyed) and not (isinstance(case.outcome, Succeed) and case.absent)
@@ -125,7 +125,7 @@ async def test_each_ending_in_each_case(database: Database, table: str, line: st
 
 
 async def test_edits_wait_for_late_changes_as_long_as_decisions_do(database: Database) -> None:
-    """What is edited after a lost call is sent when that call has shown what it did: the core has the same time."""
+    """An edit after a lost call is sent when that call's result is visible: the core uses the same time."""
     async with connected(database.url) as session:
         waits = await session.fetchval("SELECT provisioner.time_to_show()")
     assert waits.total_seconds() == LATE_COMMIT + REPLICA_LAG

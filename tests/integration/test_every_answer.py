@@ -44,7 +44,7 @@ AT_ONCE: Final = 8
 
 
 def envelope(status: int, *, req_id: bool = True) -> dict[str, Any]:
-    """What Infisical might say with this status."""
+    """Return what Infisical might answer with this status."""
     said = {"statusCode": status, "error": KINDS.get(status, "Create"), "message": "Something went wrong"}
     return {"reqId": "req-0123456789abcd", **said} if req_id else said
 
@@ -103,7 +103,7 @@ class Bench:
     problems: list[str] = field(default_factory=list)
 
     async def check(self, case: Case) -> None:
-        """Answer one create so, carry its request to its end, and hold that against the server."""
+        """Give this answer to one create, carry out its request, and compare with the server."""
         self.gateway.script[case.project] = [Step(sent_on=int(case.committed), answer=BODIES[case.body](case.status))]
         outcome = await self._carried(case)
         there = [one for one in self.simulator.world.connections.values() if one.project_id == case.project]

@@ -1,4 +1,4 @@
-"""Nobody waits for somebody else's thousands. Real workers, a simulated Infisical."""
+"""Nobody waits for another project's thousands. Real workers, a simulated Infisical."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SETTINGS = {
     "PROVISIONER_CREDENTIALS__BAD__VALUE": "sk-or-v1-bad-mode-401",
     "PROVISIONER_RETRY__BASE": "0.2",
 }
-# Without the pool: who comes first is decided by the queue, and thousands must have their turn within the test's time.
+# Without the pool: the queue decides the order, and thousands must be done within the test's time.
 FAR = Options(mode="self-hosted", latency=0.02, any_project=True, pool=0)
 CROWD = """
 INSERT INTO provisioner.connection_requests (project_id, name, credential, priority, not_before)
@@ -64,7 +64,7 @@ async def test_forty_projects_are_not_delayed_by_one_with_thousands(database: Da
         await fleet.session.execute(EACH, [project(number) for number in range(1, 41)], 0)
         came = await fleet.session.fetchval("SELECT clock_timestamp()")
         await fleet.done("name = 'openrouter'", within=30)
-        # What was claimed before they came, and the crowd's own turns: one for each of theirs.
+        # Requests claimed before they came, and the crowd's own turns: one for each of theirs.
         assert await fleet.session.fetchval(BETWEEN, came, "openrouter") <= 16 * 4 + 40
 
 
@@ -79,14 +79,14 @@ async def test_forty_projects_are_not_delayed_by_thousands_that_come_due(databas
         due = await fleet.session.fetchval("SELECT now() + interval '0.2 seconds'")
         await fleet.session.execute(SOON, [project(number) for number in range(1, 41)], each, due)
         await fleet.done("name LIKE 'few%'", within=30)
-        # Until the first of them is noticed to be due the crowd goes on; then it gets its own turns, one for each of a
-        # project of theirs, besides what was claimed before.
+        # The crowd continues until the first of them is due; then it gets one turn for each of theirs, besides what was
+        # claimed before.
         first = await fleet.session.fetchval(FIRST, "few%")
         assert await fleet.session.fetchval(BETWEEN, first, "few%") <= 16 * 4 + 40 * each
         assert (await fleet.states("name LIKE 'crowd%'"))["pending"] > 15_000
 
 
-# Lets requests be what they are after an attempt that came to nothing, due now.
+# Put requests in the state after a failed attempt, due now.
 TRIED = """
 WITH gone AS (DELETE FROM provisioner.ready WHERE id = ANY ($1::bigint[]) RETURNING *),
 told AS (
@@ -111,14 +111,14 @@ async def test_twenty_retries_go_before_five_thousand_that_were_never_tried(data
         ids = [row["id"] for row in await fleet.session.fetch(INSERTED, "tried", 20)]
         await fleet.session.execute(TRIED, ids)
         await fleet.done("name = 'tried'", within=30)
-        # Until they are noticed the crowd goes on.
+        # The crowd continues until they are noticed.
         first = await fleet.session.fetchval(FIRST, "tried")
         assert await fleet.session.fetchval(BETWEEN, first, "tried") <= 20 + 16 * 4
         assert (await fleet.states("name = 'crowd'"))["pending"] > 3_000
 
 
 async def test_two_thousand_retries_do_not_keep_forty_others_waiting(database: Database) -> None:
-    """What was never tried gets every other claim, so it is through after about as many retries."""
+    """Untried requests get every other claim, so they are done after about as many retries."""
     async with Fleet(database.url, FAR, settings=SETTINGS) as fleet:
         ids = [row["id"] for row in await fleet.session.fetch(INSERTED, "crowd", 2_000)]
         await fleet.session.execute(TRIED, ids)
@@ -131,7 +131,7 @@ async def test_two_thousand_retries_do_not_keep_forty_others_waiting(database: D
 
 
 async def test_priorities_and_schedules_hold_under_load(database: Database) -> None:
-    """What is urgent overtakes all, what is scheduled does not start, and what is broken or paused stops nobody."""
+    """Urgent requests overtake all, scheduled ones do not start, and broken or paused targets stop nobody."""
     async with Fleet(database.url, FAR, settings=SETTINGS) as fleet:
         await crowd(fleet, "crowd", 5_000)
         await crowd(fleet, "later", 1_000, priority=9, later=True)
@@ -148,4 +148,4 @@ async def test_priorities_and_schedules_hold_under_load(database: Database) -> N
         assert await fleet.states("name LIKE 'later%'") == {"pending": 1_000}
         assert (await fleet.states("name LIKE 'crowd%'"))["pending"] > 3_000
         between = await fleet.session.fetchval(BETWEEN, came, "openrouter")
-        assert between <= 16 * 4  # what was claimed before they came
+        assert between <= 16 * 4  # requests claimed before they came

@@ -1,4 +1,4 @@
-"""Workers whose tokens may be used three times: all the work is done, and nothing is blamed for it."""
+"""Workers with tokens for three uses do all the work, and nothing is blamed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @pytest.mark.parametrize("uses", [1, 3])
 async def test_tokens_with_few_uses_hold_up_no_request(database: Database, uses: int) -> None:
-    """Each request succeeds with one create that counts, without a look-up; a login gives so many uses, not fewer."""
+    """Each request succeeds with one create and no look-up, and every login's uses are used up."""
     options = Options(mode="self-hosted", latency=0.005, projects=60)
     async with Fleet(database.url, options, settings={"PROVISIONER_TARGETS__DEFAULT__MAX_IN_FLIGHT": "8"}) as fleet:
         fleet.simulator.configure(tokenUses=uses)

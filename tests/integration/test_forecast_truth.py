@@ -11,7 +11,7 @@ from tests.benchmarks.forecast.scenarios import REASONS, SCENARIOS, play
 if TYPE_CHECKING:
     from tests.support.postgres import Database
 
-# What takes long, and needs a machine to itself, is for `make soak`; this one has no end to wait for.
+# The slow scenarios, which need an idle machine, are for `make soak`; this one has no end to wait for.
 QUICK = ("an outage",)
 
 
@@ -19,7 +19,7 @@ QUICK = ("an outage",)
     "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.soak) for name in SCENARIOS]
 )
 async def test_what_was_foreseen_comes_true(database: Database, name: str) -> None:
-    """Within 15 % of the time that it then takes, or with the reason why nobody can say."""
+    """Forecasts are within 15 % of the actual time, or give the reason why there is none."""
     outcomes = await play(database.url, name)
     assert outcomes
     assert [one for one in outcomes if not one.good] == []

@@ -1,4 +1,4 @@
-"""When a batch ends, or why nobody can say: the database's facts, the core's decision, what the view shows."""
+"""When a batch ends, or why that is unknown: the database's facts, the core's decision, the view's result."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def ask(session: Session, batch: str, requests: int, *, priority: int = 0,
 
 
 async def shown(session: Session) -> dict[str | None, object]:
-    """What the view shows by batch: in how many seconds it ends, or why that is not known. `total` is everything."""
+    """The view by batch: the seconds until the end, or why that is unknown. `total` is everything."""
     rows = await session.fetch(
         "SELECT CASE WHEN total THEN 'total' ELSE batch END AS batch,"
         " extract(epoch FROM ends_at - now())::float AS ends, ends_why FROM provisioner.batch_progress"
@@ -61,7 +61,7 @@ async def shown(session: Session) -> dict[str | None, object]:
 
 
 async def foreseen(session: Session, queue: PostgresQueue, *, measured: bool = False) -> dict[str | None, object]:
-    """The same after a look at everything; unless `measured`, what ended since the last look tells nothing."""
+    """The same after a full computation; unless `measured`, recent endings say nothing."""
     await session.execute("UPDATE provisioner.forecast_turn SET due_at = '-infinity'")
     if not measured:
         await session.execute("UPDATE provisioner.line_forecasts SET busy = false")
@@ -79,7 +79,7 @@ class TestPlaces:
         assert await foreseen(session, queue) == {"whale": 55.0, "small": 6.0, "total": 55.0}
 
     async def test_a_priority_goes_first(self, session: Session, queue: PostgresQueue) -> None:
-        """What is urgent ends first, and what is not ends after it."""
+        """Urgent requests end first, and the others after them."""
         await ask(session, "usual", 10)
         await ask(session, "urgent", 10, priority=5)
         assert await foreseen(session, queue) == {"usual": 20.0, "urgent": 10.0, "total": 20.0}
@@ -87,7 +87,7 @@ class TestPlaces:
     async def test_behind_the_front_a_sample_tells(
         self, session: Session, queue: PostgresQueue, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Of a line that is too long to be looked at, batches are found at about their places."""
+        """In a line that is too long to read, batches are found at about their positions."""
         monkeypatch.setattr(forecasts, "HEAD", 100)
         await ask(session, "first", 2000)
         await ask(session, "tiny", 20)
@@ -99,7 +99,7 @@ class TestPlaces:
         assert ends["second"].expected == pytest.approx(3020, rel=0.05)  # type: ignore[attr-defined]  # as above
 
     async def test_each_target_moves_at_its_own_pace(self, session: Session, queue: PostgresQueue) -> None:
-        """What another target allows makes a batch no faster, and a batch of two targets ends with the slower."""
+        """Another target's limit makes a batch no faster, and a batch of two targets ends with the slower one."""
         await session.execute(
             "INSERT INTO provisioner.permits (target, kind, metered, permits, period)"
             " VALUES ('other', 'write', true, 6, 60)"
@@ -112,7 +112,7 @@ class TestPlaces:
     async def test_one_that_came_after_the_look_is_not_foreseen_yet(
         self, session: Session, queue: PostgresQueue
     ) -> None:
-        """A new batch has a forecast after the next look, and none of what was there before it."""
+        """A new batch has a forecast after the next computation, and none from before."""
         await ask(session, "old", 10)
         await foreseen(session, queue)
         await ask(session, "new", 10)
@@ -122,7 +122,7 @@ class TestPlaces:
     async def test_batches_that_are_too_many_end_with_their_line(
         self, session: Session, queue: PostgresQueue, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Only so many have a forecast of their own; the others' is that of the whole line."""
+        """Only a number of batches have their own forecast; the others get that of the whole line."""
         monkeypatch.setattr(forecasts, "BATCHES", 1)
         for batch in ("a", "b"):
             await ask(session, batch, 10)
@@ -140,10 +140,10 @@ class TestPlaces:
 
 
 class TestTimes:
-    """What waits for its time."""
+    """Requests that are not due yet."""
 
     async def test_what_is_retried_is_served_when_it_is_due(self, session: Session, queue: PostgresQueue) -> None:
-        """Its backoff ends in 20 s, and then it goes before what nobody has tried."""
+        """Its backoff ends in 20 s, and then it goes before untried requests."""
         await ask(session, "again", 1)
         await session.execute(HOLD.format("NULL"))
         await session.execute(
@@ -170,9 +170,9 @@ class TestTimes:
     async def test_what_others_use_is_not_ours(
         self, session: Session, queue: PostgresQueue, theirs: float, ago: float, seconds: float
     ) -> None:
-        """Half of the limit for others doubles the time, if they were seen lately; a quarter is ours in any case."""
+        """Half of the limit used by others doubles the time, if it was recent; a quarter is always ours."""
         await insert_many(session, 10)
-        # The present window is over, so what is left of it does not matter.
+        # The present window is over, so its rest does not matter.
         await session.execute(
             "UPDATE provisioner.permits SET their_pace = $1, seen_at = extract(epoch FROM now()) - $2, starts_at = 1",
             theirs,
@@ -224,7 +224,7 @@ class TestNoForecast:
         assert await foreseen(session, queue) == {"b": why, "total": why}
 
     async def test_a_pause_shows_at_once(self, session: Session, queue: PostgresQueue) -> None:
-        """Nobody has to look again before a pause is told; and after it nothing old is."""
+        """A pause shows without another computation, and afterwards nothing outdated does."""
         await insert(session, batch="b")
         await foreseen(session, queue)
         await session.execute("SELECT provisioner.pause('default')")
@@ -233,7 +233,7 @@ class TestNoForecast:
         assert await shown(session) == {"b": NoForecast.NEW, "total": NoForecast.NEW}
 
     async def test_what_nobody_renews_is_no_forecast(self, session: Session, queue: PostgresQueue) -> None:
-        """When the last look is long ago, that is said, and whether a worker is there that could look."""
+        """An outdated forecast is reported, and whether a worker exists that could renew it."""
         await insert(session, batch="b")
         await foreseen(session, queue)
         await session.execute("UPDATE provisioner.forecast_turn SET due_at = now() - interval '1 minute'")
@@ -243,7 +243,7 @@ class TestNoForecast:
 
 
 class TestMeasured:
-    """What came of the permits lately."""
+    """What permits achieved recently."""
 
     async def test_where_half_of_the_permits_end_a_request_it_takes_twice_as_long(
         self, session: Session, queue: PostgresQueue
@@ -271,7 +271,7 @@ class TestMeasured:
 
 
 async def test_one_worker_looks_for_all(session: Session, queue: PostgresQueue) -> None:
-    """It is due when there is work, until somebody has looked; who comes second does nothing."""
+    """It is due when there is work, until it has been done; a second worker does nothing."""
     assert not (await queue.poll(marks={}, served={})).forecast_due
     await insert(session, batch="b")
     await session.execute("SELECT provisioner.cancel(ARRAY [0::bigint])")

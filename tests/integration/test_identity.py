@@ -1,4 +1,4 @@
-"""One access token for everybody: who logs in, how often, and what happens when Infisical refuses."""
+"""One access token for all calls: which call logs in, how often, and what happens when Infisical refuses."""
 
 import asyncio
 import io
@@ -84,7 +84,7 @@ async def test_one_login_for_all() -> None:
 
 
 async def test_a_refused_token_is_replaced_once() -> None:
-    """Many calls whose token was refused cause one login; who reports an old token causes none."""
+    """Many calls with a refused token cause one login; a report about an old token causes none."""
     async with rig(latency=0.02) as now:
         old = await now.identity.token()
 
@@ -116,7 +116,7 @@ async def test_renewed_ahead_of_expiry() -> None:
 
 
 async def test_renewal_keeps_nobody_waiting() -> None:
-    """While one call renews the token ahead of time, the others go on with the one that still works."""
+    """While one call renews the token early, the others use the present one."""
     async with rig(token_ttl=1000) as now:
         first = await now.identity.token()
         now.clock.time += 900
@@ -145,7 +145,7 @@ async def test_a_failed_renewal_is_no_trouble_yet() -> None:
 
 
 async def test_a_refused_secret_is_sent_once() -> None:
-    """A wrong secret is sent once, whatever is queued, and once more when the lock-out time has passed."""
+    """A wrong secret is sent once, whatever is queued, and once more after the lockout."""
     async with rig(secret=WRONG, latency=0.02) as now:
         for _ in range(2):
             found = await asyncio.gather(*(now.identity.token() for _ in range(50)), return_exceptions=True)
@@ -190,7 +190,7 @@ async def test_a_lock_is_waited_out() -> None:
 
 
 async def test_login_limit() -> None:
-    """Over the limit of logins none is sent until the pause that the answer told has passed."""
+    """Over the limit of logins none is sent until the answer's pause is over."""
     async with rig(login_limit=1) as now:
         now.identity.invalidate(await now.identity.token())
         for _ in range(2):
@@ -206,7 +206,7 @@ async def test_login_limit() -> None:
 
 
 async def test_an_outage_is_tried_a_few_times() -> None:
-    """A login that meets an outage is tried again a little, once for all; then there is none for a while."""
+    """A login during an outage is retried a few times, once for all calls; then there is none for a while."""
     async with rig() as now:
         now.simulator.configure(outage="refuse")
         found = await asyncio.gather(*(now.identity.token() for _ in range(20)), return_exceptions=True)
@@ -220,7 +220,7 @@ async def test_an_outage_is_tried_a_few_times() -> None:
 
 
 async def test_a_short_outage_is_not_noticed() -> None:
-    """A login that fails on its way and then works gives a token."""
+    """A login that fails on the way and then works yields a token."""
     async with rig() as now:
         now.simulator.configure(outage="reset")
 
@@ -255,7 +255,7 @@ async def test_tokens_that_are_refused_at_once_cause_no_storm() -> None:
 
 
 async def test_tokens_that_worked_may_follow_quickly() -> None:
-    """Tokens with few uses are replaced as often as it takes: one that was accepted is no sign of trouble."""
+    """Tokens with few uses are replaced as often as necessary, because they worked."""
     async with rig() as now:
         for _ in range(5):
             token = await now.identity.token()
@@ -280,7 +280,7 @@ async def test_static_token() -> None:
 
 
 async def test_a_static_token_of_another_region_is_told() -> None:
-    """A token is good in the region that gave it out: who has one that is refused is told of the other region."""
+    """A token is valid in its own region: a refused one leads to a hint about the other region."""
     url = "https://eu.infisical.com"
     async with Transport(TransportOptions(base_url=url)) as transport:
         identity = Identity(StaticToken(token=Secret("a-static-token")), transport, Routes(url))
@@ -351,7 +351,7 @@ async def test_only_a_refusal_that_is_counted_makes_a_long_pause(status: int, me
                 assert len(received.heads) == sent
                 clock.time += pause
             assert (await identity.token()).secret == Secret("a-token")
-    # Who reads the log finds the cause, not a mask in its place.
+    # A reader of the log finds the cause, not a mask in its place.
     assert log.getvalue().count(message) == 3
     assert REDACTED not in log.getvalue()
 

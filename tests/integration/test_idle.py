@@ -1,4 +1,4 @@
-"""A worker that has nothing to do costs the database next to nothing."""
+"""An idle worker costs the database next to nothing."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 LOOK = statements("maintenance")["poll"]
 LEASE = statements("maintenance")["renew"]
-IN_A_ROW = 40  # looks, in two seconds: whatever is asked every second would be among them
+IN_A_ROW = 40  # polls in two seconds: any query that runs every second would be among them
 
 
 class Counted(Pool):
-    """A pool that notes what is asked, in its order."""
+    """A pool that records its queries in order."""
 
     asked: list[str]
 
@@ -52,7 +52,7 @@ POOLS: list[Counted] = []
 
 
 async def test_a_worker_with_nothing_to_do_looks_and_asks_nothing_else(database: Database) -> None:
-    """Once it rests it sends one statement a poll, besides its lease: the look tells what else is to be asked."""
+    """When idle it sends one statement per poll, besides its lease: the poll says what else is needed."""
     POOLS.clear()
     counting, often = partial(in_loop, pool=Counted), {"PROVISIONER_WORKER__POLL": "0.05"}
     async with Fleet(database.url, Options(mode="self-hosted", projects=3), way=counting, settings=often) as fleet:
@@ -66,7 +66,7 @@ async def test_a_worker_with_nothing_to_do_looks_and_asks_nothing_else(database:
             return len(lately) == IN_A_ROW and set(lately) == {LOOK}
 
         await eventually(rests, within=30.0)
-        await fleet.insert(3, name="another")  # and is as quick as ever when there is something to do
+        await fleet.insert(3, name="another")  # and is as fast as ever when there is work
         await fleet.done(within=5.0)
 
 

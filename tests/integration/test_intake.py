@@ -25,14 +25,14 @@ KEY = "sk-or-v1-planted4711"
 
 
 def row(line: int = 2, **given: object) -> tuple[object, ...]:
-    """Return a row for project ONE as it is staged, with these columns otherwise."""
+    """Return a staged row for project ONE, with changes in these columns."""
     usual: dict[str, object] = dict.fromkeys(COLUMNS)
     usual |= {"line": line, "target": "default", "project_id": ONE, "name": "openrouter", "credential": "default"}
     return tuple((usual | {"on_conflict": "fail", "priority": 0} | given).values())
 
 
 async def submitted(database: Database, *rows: tuple[object, ...]) -> int:
-    """Load rows and tell how many were new."""
+    """Load rows; returns how many were new."""
     async with staging(database) as staged:
         await staged.take(rows)
         await staged.drop_repeats(10)
@@ -40,7 +40,7 @@ async def submitted(database: Database, *rows: tuple[object, ...]) -> int:
 
 
 def test_the_columns_are_those_that_are_checked() -> None:
-    """What passes the check is staged in the same order, after the line's number."""
+    """Rows that pass the check are staged in the same order, after the line's number."""
     assert ("line", *rules.COLUMNS) == COLUMNS
 
 
@@ -72,7 +72,7 @@ async def test_rotations_beside_their_connections(database: Lent) -> None:
 
 
 async def test_rows_arrive_as_they_were_given(database: Lent) -> None:
-    """Every column is stored as the file says, in the file's order, and the workers are told where to look."""
+    """Every column is stored as in the file, in the file's order, and the workers are notified of the positions."""
     soon = datetime(2100, 1, 1, tzinfo=UTC)
     full = row(2, target="eu", name="a", description='say "hi"', credential="k", on_conflict="adopt", priority=-3)
     async with opened(database) as ours:
@@ -96,7 +96,7 @@ async def test_loading_again_changes_nothing(database: Lent) -> None:
 
 
 async def test_repeated_lines_are_told_apart(database: Lent) -> None:
-    """A line that says the same again is harmless; one that asks for the same connection otherwise is a conflict."""
+    """A line that repeats another is harmless; one with other values for the same connection is a conflict."""
     async with opened(database) as ours, staging(ours) as staged:
         other = row(4, description="x", batch="b", priority=1, not_before=datetime(2100, 1, 1, tzinfo=UTC))
         third = row(5, credential="k", on_conflict="adopt", project_name="Till")
@@ -114,7 +114,7 @@ async def test_repeated_lines_are_told_apart(database: Lent) -> None:
 
 
 async def test_only_the_first_conflicts_are_listed(database: Lent) -> None:
-    """However many there are, all are counted and few are told."""
+    """However many there are, all are counted and a few are described."""
     async with opened(database) as ours, staging(ours) as staged:
         await staged.take(row(line, description=str(line)) for line in range(2, 102))
         repeats = await staged.drop_repeats(5)
@@ -123,7 +123,7 @@ async def test_only_the_first_conflicts_are_listed(database: Lent) -> None:
 
 
 async def test_a_comparison_tells_what_is_there(database: Lent) -> None:
-    """Before anything is loaded it is known what is new, what is there in which state, and what is there otherwise."""
+    """Before loading, the new requests, the existing ones by state, and the differing ones are counted."""
     async with opened(database) as ours:
         states = ("pending", "succeeded", "failed", "cancelled")
         await submitted(ours, *(row(name=state) for state in states), row(name="box", credential=BOX))

@@ -1,4 +1,4 @@
-"""Keys are proven at OpenRouter before creates are spent on them; and where it cannot be asked nobody waits."""
+"""Keys are checked by OpenRouter before creates are spent on them; if that is impossible, nothing waits."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _quarantines(logged: list[dict[str, object]]) -> list[dict[str, object]]:
 async def test_a_wrong_key_costs_no_create(
     database: Database, logged: list[dict[str, object]], tmp_path: Path, key: str, reason: str
 ) -> None:
-    """One question quarantines the key: no create is sent, no request fails, and the right key lets them go on."""
+    """One check quarantines the key: no create is sent, no request fails, and the right key releases them."""
     file = tmp_path / "key"
     file.write_text(key)
     async with Fleet(database.url, OPTIONS, workers=2, settings={FILE: str(file)}) as fleet:
@@ -61,13 +61,13 @@ async def test_a_wrong_key_costs_no_create(
         assert "management" in {row["verdict"] for row in kept}
     assert "mode-" not in str([dict(row) for row in kept])
     assert key not in str(logged)
-    # After that a worker that still had the wrong key may have said so once more.
+    # After that a worker that still had the wrong key may have reported it once more.
     assert len(_quarantines(logged)) in {1, 2}
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/api/v1", "{}/nowhere"])
 async def test_an_openrouter_that_says_nothing_keeps_nobody(database: Database, url: str) -> None:
-    """Where it cannot be reached, or somebody else answers, the requests go on without a proof."""
+    """If OpenRouter cannot be reached, or something else answers, the requests continue without a check."""
     async with Fleet(database.url, OPTIONS) as fleet:
         await fleet.insert(20)
         await fleet.start(PROVISIONER_OPENROUTER__URL=url.format(fleet.simulator.url))

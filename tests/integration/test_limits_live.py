@@ -1,4 +1,4 @@
-"""Limits that an operator sets while workers run: all of them obey soon, and go on as before when it is lifted."""
+"""Operators' limits while workers run: all workers obey soon, and return to normal when they are lifted."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ async def test_workers_keep_to_a_number_in_flight_that_is_set_while_they_work(da
 
 
 class TestTheRow:
-    """What is read of the target's row."""
+    """The values of the target's row."""
 
     async def test_all_lines_of_a_target_obey(self, database: Database) -> None:
         """Rotations hear of it too, and keep to their own number when more is allowed."""
@@ -119,7 +119,7 @@ class TestTheRow:
             assert await limit() == (100, 60.0, True)
             allowed.writes = Allowance(600, 60.0)
             assert await limit() == (600, 60.0, True)
-            allowed.writes = Allowance(1, 3600.0)  # nobody is to wait for an hour once it is lifted
+            allowed.writes = Allowance(1, 3600.0)  # nothing waits for an hour once it is lifted
             assert await limit() == (100, 60.0, True)
             allowed.writes = Allowance(600, 60.0)
             permits.learn(rate(200, 199, 60.0), metered=True, throttled_for=None)
@@ -131,7 +131,7 @@ class TestTheRow:
 
 @pytest.mark.parametrize("start", [UNLIMITED, Budget(metered=False)])
 async def test_who_has_no_limiter_asks_again_once_limited(start: Budget) -> None:
-    """Permits without end are no more as soon as something is allowed, and are again when it is lifted."""
+    """Unlimited permits end when a limit is set, and come back when it is lifted."""
     allowed = Allowed()
     permits = LonePermits(CLOCK, target="default", kind="write", start=start, allowed=allowed)
     assert (await permits.acquire(500)).permits == 500

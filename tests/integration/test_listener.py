@@ -1,4 +1,4 @@
-"""New requests are heard of at once, and the listener comes back after the database does."""
+"""New requests are noticed at once, and the listener reconnects when the database comes back."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -34,7 +34,7 @@ def own_server() -> Iterator[PostgresServer]:
 
 @asynccontextmanager
 async def listening(url: str) -> AsyncIterator[list[tuple[str | None, QueuePosition]]]:
-    """Listen, and lend what was heard; the first thing is that anything may have happened before."""
+    """Listen, and provide what arrives; the first event means that anything may have happened before."""
     heard: list[tuple[str | None, QueuePosition]] = []
     ours = Listener(Pool(url, size=1), hear=lambda target, place: heard.append((target, place)))
     task = asyncio.create_task(ours.run(), name="listener")
@@ -48,7 +48,7 @@ async def listening(url: str) -> AsyncIterator[list[tuple[str | None, QueuePosit
 
 
 class TestPayload:
-    """What a notification says."""
+    """The contents of a notification."""
 
     @pytest.mark.parametrize(
         ("payload", "places"),
@@ -65,12 +65,12 @@ class TestPayload:
         ],
     )
     def test_is_read_or_taken_for_nothing_known(self, payload: str, places: dict[str, QueuePosition]) -> None:
-        """The foremost place of each target; what a later version may say means that anything may have happened."""
+        """The first position of each target; unknown contents mean that anything may have happened."""
         assert read_payload(payload) == places
 
 
 class TestListening:
-    """While the database is there."""
+    """With a running database."""
 
     async def test_an_insert_is_heard_at_once(self, database: Database, session: "Session") -> None:
         """Target and place of the newcomers arrive without anybody looking."""
@@ -92,14 +92,14 @@ class TestListening:
             )
 
     async def test_an_unknown_payload_means_everything(self, database: Database, session: "Session") -> None:
-        """Who does not understand looks everywhere."""
+        """A payload that is not understood means polling everything."""
         async with listening(database.url) as heard:
             heard.clear()
             await session.execute("SELECT pg_notify($1, 'of a later version')", CHANNEL)
             await eventually(lambda: heard == [EVERYTHING])
 
     async def test_a_connection_that_is_cut_is_made_again(self, database: Database, session: "Session") -> None:
-        """Whoever ends the session, it listens again, and then says that anything may have happened meanwhile."""
+        """However the session ends, it listens again, and then reports that anything may have happened meanwhile."""
         async with listening(database.url) as heard:
             heard.clear()
             await session.execute(
@@ -148,14 +148,14 @@ async def test_it_waits_for_a_server_that_is_not_there_yet(own_server: PostgresS
 
 
 async def test_a_database_that_refuses_us_ends_it(database: Database) -> None:
-    """Who may not connect stops listening and leaves it to polling, instead of knocking for ever."""
+    """A role that may not connect stops listening and leaves it to polling, instead of retrying for ever."""
     wrong = database.url.replace(database.name, "no_such_database")
     async with asyncio.timeout(10):
         await Listener(Pool(wrong, size=1), hear=lambda *_: None).run()
 
 
 class TestFlood:
-    """A stranger who may connect and nothing else, and notifies without end."""
+    """A role that may only connect, and notifies without end."""
 
     async def test_many_are_heard_as_few(self, database: Database, session: "Session") -> None:
         """A thousand notifications, each in a transaction of its own, are passed on a few times."""
@@ -165,11 +165,12 @@ class TestFlood:
                 await session.execute(f"NOTIFY {CHANNEL}, 'rubbish {number}'")
             await insert(session, target="eu")
             await eventually(lambda: heard and heard[-1] in {EVERYTHING, ("eu", QueuePosition(0, 1))})
-            # A tenth of a second passes between two: how many there are tells how long it took, not how many came.
+            # There is a tenth of a second between two deliveries: their number depends on the time, not on
+            # notifications.
             assert len(heard) < 100
 
     async def test_places_are_gathered_by_target(self, database: Database, session: "Session") -> None:
-        """Of several places that one commit tells, each target is told the foremost, once."""
+        """Of several positions in one commit, each target gets the first, once."""
         async with listening(database.url) as heard:
             heard.clear()
             async with session.transaction():
@@ -182,14 +183,14 @@ class TestFlood:
     async def test_nobody_listens_to_a_flood(
         self, database: Database, session: "Session", monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Beyond a number the channel is left alone for a while, and then heard again."""
+        """Above a number of notifications a second, the channel is ignored for a while, and then used again."""
         monkeypatch.setattr(listener, "PEACE", 0.2)
         async with listening(database.url) as heard:
             heard.clear()
             await session.execute(
                 f"SELECT pg_notify('{CHANNEL}', 'rubbish ' || n) FROM generate_series(1, {2 * listener.FLOOD}) AS n"
             )
-            # Whoever listens anew says that anything may have happened meanwhile.
+            # A new listener reports that anything may have happened meanwhile.
             await eventually(lambda: heard.count(EVERYTHING) >= 2)
             heard.clear()
             await eventually(_listens(session))

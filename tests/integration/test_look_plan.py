@@ -1,6 +1,6 @@
-"""No look of a person's, of a monitor's or of a worker's reads the table of requests whole, whatever is asked.
+"""No query for a person, a monitor or a worker reads the whole table of requests.
 
-The real statements run against a crowd of requests in every state; the server's own counters tell what was read.
+The real statements run against many requests in every state; the server's own counters show what was read.
 """
 
 from __future__ import annotations
@@ -19,11 +19,10 @@ from provisioner.postgres.browse import exporting, requested_targets, unknown_ba
 from provisioner.postgres.candidates import is_narrow
 from provisioner.postgres.desired_changes import TakesTooLong, outdated
 from provisioner.postgres.filters import Filter
-from provisioner.postgres.history import read_history
 from provisioner.postgres.pool import Database as Pool
 from provisioner.postgres.queries import statements
 from provisioner.postgres.queue import PostgresQueue
-from provisioner.postgres.reports import read_gauges, read_leftovers, read_outlook, read_status
+from provisioner.postgres.reports import read_gauges, read_history, read_leftovers, read_outlook, read_status
 from provisioner.postgres.search import find, page, read_request
 from tests.benchmarks.crowd import gather
 from tests.support import eventually
@@ -43,7 +42,7 @@ pytestmark = pytest.mark.xdist_group("look_plan")
 
 ROWS: Final = 100_000  # enough for a plan to go wrong, and two seconds to make
 WIDE: Final = ("connection_requests", "ready")
-# Rows and entries of indexes that one look may read of each: what waits is looked at one by one, and there are 750.
+# Rows and index entries that one query may read of each: waiting requests are read one by one, and there are 750.
 ENOUGH: Final = 40_000
 STATUS: Final[dict[str, Look]] = {
     "status": partial(read_status, batches=50),
@@ -88,7 +87,7 @@ TEXTS: Final = ("openrouter-49", "payments 1230", "import-0010", "95000")
 def crowd(databases: Databases, template_database: str) -> Iterator[Database]:
     """Lend a database with requests in every state, made once."""
     with databases.fresh(template_database) as made:
-        with ThreadPoolExecutor(1) as thread:  # so that the event loops of the tests are left alone
+        with ThreadPoolExecutor(1) as thread:  # so that the event loops of the tests are not affected
             thread.submit(asyncio.run, _fill(made.url)).result()
         yield made
 
@@ -100,20 +99,20 @@ async def _fill(url: str) -> None:
 
 @dataclass(slots=True)
 class Meter:
-    """Tells how often each wide table was read from end to end for a look, and how many of its rows were touched."""
+    """Counts how often each wide table was read from end to end, and how many of its rows were touched."""
 
     url: str
     session: Session
 
     async def of(self, look: Look) -> dict[str, tuple[int, int]]:
-        """What a look reads."""
+        """Return what a query reads."""
         before = await self._counters()
         pool = Pool(self.url, size=1)
         try:
             await look(pool)
         finally:
             await pool.close()
-        await eventually(self._alone)  # a session reports what it did when it ends
+        await eventually(self._alone)  # a session reports its statistics when it ends
         after = await self._counters()
         return {table: (after[table][0] - before[table][0], after[table][1] - before[table][1]) for table in WIDE}
 
@@ -134,7 +133,7 @@ class Meter:
 
 
 async def beyond(crowd: Database, looks: dict[str, Look], enough: int = ENOUGH) -> dict[str, Read]:
-    """The looks that read a wide table whole, or too much of it."""
+    """The queries that read a wide table whole, or too much of it."""
     found: dict[str, Read] = {}
     async with connected(crowd.url, recount=False) as session:
         meter = Meter(crowd.url, session)
@@ -146,7 +145,7 @@ async def beyond(crowd: Database, looks: dict[str, Look], enough: int = ENOUGH) 
 
 
 async def test_no_report_reads_the_table_whole(crowd: Database) -> None:
-    """The status, the metrics, the views, a story, and what a worker looks at every second."""
+    """The status, the metrics, the views, a history, and a worker's poll."""
     assert await beyond(crowd, STATUS) == {}
 
 
@@ -169,11 +168,11 @@ async def test_no_list_reads_the_table_whole(crowd: Database) -> None:
         for wanted in FILTERS
         for oldest_first in (False, True)
     } | {f"export of {wanted}": exported(wanted) for wanted in FILTERS if is_narrow(Filter(**wanted))}
-    assert await beyond(crowd, looks, enough=4 * ENOUGH) == {}  # a page, and what is counted behind it
+    assert await beyond(crowd, looks, enough=4 * ENOUGH) == {}  # a page, and the count behind it
 
 
 async def test_no_search_reads_the_table_whole(crowd: Database) -> None:
-    """Each search of the page; only a part of a name that hardly anything has is looked for along the whole table."""
+    """Each search of the page; only a part of a rare name is searched in the whole table."""
 
     def sought(**wanted: Any) -> Look:
         return lambda pool: find(pool, Query(**wanted))

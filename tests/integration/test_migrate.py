@@ -21,7 +21,7 @@ async def empty(empty_database: Database) -> AsyncIterator[Pool]:
 
 
 class TestMigrate:
-    """Applying what is left to do."""
+    """Applying outstanding steps."""
 
     async def test_makes_everything_then_nothing(self, empty_database: Database, empty: Pool) -> None:
         """The first run applies every step in order and says so, the second finds nothing to do."""
@@ -48,7 +48,7 @@ class TestMigrate:
         assert list(await migrate(empty_database.url)) == list(known_migrations())
 
     async def test_needs_no_superuser(self, empty_database: Database, empty: Pool) -> None:
-        """Whoever may create a schema in the database may migrate it, as on hosted servers."""
+        """A role that may create a schema in the database can migrate it, as on hosted servers."""
         role = f"owner_of_{empty_database.name}"
         await empty.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'open'")
         await empty.execute(f"GRANT CREATE ON DATABASE {empty_database.name} TO {role}")
@@ -61,17 +61,17 @@ class TestMigrate:
 
 
 class TestMismatch:
-    """Schemas that are not this version's."""
+    """Schemas of other versions."""
 
     async def test_a_changed_step_is_refused(self, database: Database, pool: Pool) -> None:
-        """Who finds that a step was applied from another text does nothing and names it."""
+        """If a step was applied with another text, nothing is done and the step is named."""
         await pool.execute("UPDATE provisioner.migrations SET checksum = 'another' WHERE version = 1")
         for refused in (migrate(database.url), pending(pool), require_schema(pool)):
             with pytest.raises(SchemaMismatch, match=r"step 0001_\w+ was applied from another text"):
                 await refused
 
     async def test_a_newer_schema_is_refused(self, database: Database, pool: Pool) -> None:
-        """Who finds a step that it does not know does nothing and says what to do."""
+        """If there is an unknown step, nothing is done and the message says what to do."""
         await pool.execute(
             "INSERT INTO provisioner.migrations (version, name, checksum) VALUES (9999, 'from_the_future', 'x')"
         )
@@ -86,7 +86,7 @@ class TestMismatch:
             await require_schema(empty)
 
     async def test_an_older_schema_lacks_the_rest(self, pool: Pool) -> None:
-        """What is missing is named step by step."""
+        """The outstanding steps are named one by one."""
         last = known_migrations()[-1]
         await pool.execute("DELETE FROM provisioner.migrations WHERE version = $1", last.version)
         assert list(await pending(pool)) == [last]

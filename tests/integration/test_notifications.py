@@ -1,4 +1,4 @@
-"""Telling others: once for the whole fleet, whoever dies when, and whatever the receiver does."""
+"""Notices are sent once for the whole fleet, whichever worker dies, and whatever the receiver does."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from tests.support.postgres import Database as Lent
 
 ALL = ("batch_finished", "needs_attention", "recovered")
-# As if the last look were an hour ago: it is somebody's turn, and what ended since is told.
+# As if the last check were an hour ago: a turn is due, and what ended since is reported.
 TURN = (
     "UPDATE provisioner.notice_turn SET (checked_at, since) = (now() - interval '1 hour', now() - interval '2 hours')"
 )
@@ -58,7 +58,7 @@ async def boards(lent: Lent, number: int = 1) -> AsyncIterator[list[NoticeBoard]
 
 
 def a_finished_batch(database: Lent, batch: str = "b", failed: int = 0) -> None:
-    """A batch that ended a minute ago, and has not been told."""
+    """A batch that ended a minute ago, and was not reported."""
     ids = ask(database, 3 + failed, batch=f"'{batch}'")
     finish(database, ids[:3])
     if failed:
@@ -77,12 +77,12 @@ async def taken(board: NoticeBoard) -> list[Delivery]:
 
 
 def a_delivery() -> Delivery:
-    """A notice on its way."""
+    """A notice to deliver."""
     return Delivery(id="7", notice=trial_notice(), noticed_at=datetime.now(UTC), age=timedelta(0), tries=1)
 
 
 class TestReceiver:
-    """What a receiver may do."""
+    """The receiver's possible behaviour."""
 
     @pytest.mark.parametrize(
         ("manner", "reason"),
@@ -113,7 +113,7 @@ class TestReceiver:
         assert said.startswith("the connection failed")
 
     async def test_the_signature_is_that_of_the_bytes(self) -> None:
-        """A receiver that has the key finds the signature of the body as it arrived; a file's key is read each time."""
+        """A receiver with the key can verify the body's signature; a key in a file is read each time."""
         keys = iter([Secret("first"), Secret("second")])
         async with Receiver() as receiver:
             options = ReceiverOptions(url=Secret(receiver.url), form="json", signing_key=lambda: next(keys))
@@ -139,7 +139,7 @@ class TestReceiver:
             assert not await HttpReceiver(known).deliver(a_delivery())
 
     async def test_a_proxy_is_asked(self) -> None:
-        """What goes through a proxy arrives there first."""
+        """A notice through a proxy arrives there first."""
         async with Receiver("fail") as proxy:
             options = ReceiverOptions(
                 url=Secret("http://receiver.invalid/hook"), form="json", proxy=Secret(proxy.url.rsplit("/hook")[0])
@@ -149,10 +149,10 @@ class TestReceiver:
 
 
 class TestOutbox:
-    """What is noticed, and by whom."""
+    """Which events are noticed, and by which worker."""
 
     async def test_one_of_the_fleet_notices(self, database: Lent) -> None:
-        """However many workers look at once, one takes the turn, and the notice is there once."""
+        """However many workers check at once, one takes the turn, and there is one notice."""
         a_finished_batch(database, failed=2)
         async with boards(database, 4) as fleet:
             assert sorted(await asyncio.gather(*(board.collect() for board in fleet))) == [False, False, False, True]
@@ -163,7 +163,7 @@ class TestOutbox:
             assert await taken(fleet[1]) == []
 
     async def test_an_idle_worker_writes_nothing(self, database: Lent) -> None:
-        """Who is not on turn asks one statement, which changes no row."""
+        """The other workers run one statement, which changes no row."""
         async with boards(database, 2) as (one, other):
             query(database, TURN)
             assert await one.collect()
@@ -182,13 +182,13 @@ class TestOutbox:
             (theirs,) = await taken(other)
             assert (theirs.id, theirs.notice, theirs.tries) == (mine.id, mine.notice, 2)
             await other.sent(theirs)
-            await one.failed(mine, reason="late", pause=0.0)  # who was frozen meanwhile changes nothing
+            await one.failed(mine, reason="late", pause=0.0)  # a worker that was frozen meanwhile changes nothing
             assert await taken(one) == []
 
     async def test_a_worker_that_dies_before_the_commit_has_noticed_nothing(
         self, database: Lent, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """What is remembered and what is sent are one transaction: the next one notices it all."""
+        """Alerts and notices are stored in one transaction: after a failure the next worker notices everything."""
         a_finished_batch(database, failed=1)
         async with boards(database, 2) as (one, other):
 
@@ -204,7 +204,7 @@ class TestOutbox:
             assert len(await taken(other)) == 2
 
     async def test_a_worker_that_was_frozen_on_its_turn_notices_nothing(self, database: Lent) -> None:
-        """What it saw is old: another one has taken the turn since."""
+        """Its status is outdated, because another worker has taken the turn since."""
         a_finished_batch(database)
         async with boards(database, 2) as (frozen, other):
             real = frozen._read_status
@@ -220,11 +220,11 @@ class TestOutbox:
             assert len(await taken(other)) == 1
 
     async def test_a_batch_that_goes_on_is_told_again(self, database: Lent) -> None:
-        """Each end is told once; what ended before anybody looked is history."""
+        """Each end is reported once; earlier ends are ignored."""
         async with boards(database) as (board,):
             ids = ask(database, 2, batch="'old'")
             finish(database, ids)
-            assert await board.collect()  # the first look ever
+            assert await board.collect()  # the first check ever
             query(database, TURN.replace("2 hours", "0 hours"))
             assert await board.collect()
             assert await taken(board) == []
@@ -249,7 +249,7 @@ class TestOutbox:
 
 
 async def test_a_receiver_that_fails_is_tried_again_and_hears_it_once(database: Lent) -> None:
-    """Nothing is dropped while it fails; when it accepts, it gets one notice, and nobody sends another."""
+    """Nothing is dropped while deliveries fail; when the receiver accepts, it gets one notice, from one worker."""
     a_finished_batch(database)
     heard: list[str] = []
     async with Receiver("fail") as receiver, boards(database) as (board,), connected(database.url) as session:
@@ -277,7 +277,7 @@ async def test_a_receiver_that_fails_is_tried_again_and_hears_it_once(database: 
 
 
 async def test_a_run_that_ends_tells_before_it_goes(database: Lent) -> None:
-    """Who drains the queue tells what came of it, though nobody will see the batch quiet."""
+    """A drain reports its result, though no later check will see the batch quiet."""
     ask(database, 3, batch="'first'")
     ask(database, 2, batch="'first'", credential="'nobody'")
     async with Fleet(database.url, Options(any_project=True)) as fleet, Receiver() as receiver:
@@ -289,7 +289,7 @@ async def test_a_run_that_ends_tells_before_it_goes(database: Lent) -> None:
 
 
 async def test_requests_do_not_wait_for_a_receiver_that_hangs(database: Lent, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While a notice is on its way requests are worked on, and a run ends in time."""
+    """While a notice is being delivered, requests are worked on, and a run ends in time."""
     monkeypatch.setattr("provisioner.notify.notifier.SIGN_OFF_TIMEOUT", 0.2)
     a_finished_batch(database, "before")
     async with Fleet(database.url, Options(any_project=True), way=daemon) as fleet, Receiver("hang") as receiver:
@@ -304,7 +304,7 @@ async def test_requests_do_not_wait_for_a_receiver_that_hangs(database: Lent, mo
 
 @pytest.mark.parametrize(("manner", "verdict"), [("accept", "ok"), ("redirect", "problem")])
 async def test_doctor_sends_a_trial(database: Lent, manner: Manner, verdict: str) -> None:
-    """`doctor --notify` says whether a test notice arrives; without it, who is told."""
+    """`doctor --notify` reports whether a test notice arrives; without it, the receiver."""
     async with Receiver(manner) as receiver:
         more = {"PROVISIONER_NOTIFY__URL": receiver.url, "INFISICAL_HOST": "http://127.0.0.1:9"}
         ask_doctor = partial(provisioner, database=database, more=more)

@@ -1,4 +1,4 @@
-"""Rows that hold whatever PostgreSQL can hold, written with triggers off: they end no worker and no listing."""
+"""Rows with any value that PostgreSQL can store, written with triggers off, end no worker and no listing."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TEXTS = (
     *("", " ", "\x1b]0;x\x07", "\u202egnp", "\u009b2J", "\u200b", "\u2028", "\ufffe", "\U0010ffff"),
     *("a\nb", "a\rb", "[bold]x[/]", "[/nothing]", "[link=https://example.org]x", "x" * 5000, "=1+1"),
 )
-# What each column may hold when nobody checks it.
+# Possible values of each column without the checks.
 COLUMNS = {
     "target": ("text", ("default", "no target", None, *TEXTS)),
     "project_id": ("uuid", (None, "00000000-0000-0000-0000-000000000000")),
@@ -100,7 +100,7 @@ async def test_a_worker_lives_among_them(database: Database) -> None:
 
 
 async def test_they_are_reported(database: Database) -> None:
-    """What the page, the metrics and `status` read can be read, whatever the rows hold."""
+    """The page, the metrics and `status` can be read, whatever rows contain."""
     pool = Pool(database.url)
     async with connected(database.url, recount=False) as session:
         await fill(session, mixed=60)
@@ -112,7 +112,7 @@ async def test_they_are_reported(database: Database) -> None:
     await pool.close()
 
 
-# What the table of rotations refuses, triggers or not: what no worker could read would stop the line for everybody.
+# The table of rotations always refuses what no worker could read, because that would stop the line.
 REFUSED = {
     "not_before": ("'infinity'", "'294000-01-01'", "'4713-01-01 BC'", "'0001-01-01 00:00+00'", "'9999-12-31'"),
     "created_at": ("'-infinity'", "'294000-01-01'", "'4713-01-01 BC'"),
@@ -197,6 +197,6 @@ async def test_every_command_shows_them(database: Database, zone: str) -> None:
             if "jsonl" in command or "--json" in command:
                 for line in done.stdout.splitlines() if "jsonl" in command else [done.stdout]:
                     json.loads(line)
-            shown = done.stderr if "csv" in command else done.stdout + done.stderr  # a file keeps what it is given
+            shown = done.stderr if "csv" in command else done.stdout + done.stderr  # a file keeps the original text
             assert all(line.isprintable() for line in shown.split("\n")), command
         await session.execute("SELECT provisioner.recount()")

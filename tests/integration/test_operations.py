@@ -1,4 +1,4 @@
-"""What the operators' commands ask the database: chosen, counted, changed, and quick with many rows."""
+"""The database side of operators' commands: selection, counts and changes, quick with many rows."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def nodes(plan: dict[str, Any]) -> list[dict[str, Any]]:
     return [plan, *(each for child in plan.get("Plans", []) for each in nodes(child))]
 
 
-CHANGING = {State.UPDATING, State.REMOVING, State.REMOVED}  # what has had a connection before
+CHANGING = {State.UPDATING, State.REMOVING, State.REMOVED}  # requests that have had a connection before
 
 
 class TestBrowsing:
@@ -76,7 +76,7 @@ class TestBrowsing:
         assert [(each.more, each.is_all) for each in (more, two, rest)] == [(3, False), (2, True), (2, True)]
 
     async def test_an_export_is_of_one_moment(self, database: Lent) -> None:
-        """What is inserted while it runs is not in it."""
+        """Rows inserted while it runs are not included."""
         ids = ask(database, 3)
         async with opened(database) as ours, exporting(ours, Filter()) as snapshot:
             rows = snapshot.rows
@@ -110,7 +110,7 @@ class TestBrowsing:
         assert wide["Actual Rows"] <= 51
 
     async def test_a_long_line_is_not_numbered_to_its_end(self, database: Lent) -> None:
-        """The first thousand of a line have a place; to show one row, no more of the line is read than those."""
+        """The first thousand of a line have a position; showing one row reads no more of the line than those."""
         places = "SELECT queue_position FROM provisioner.request_status WHERE state = 'ready' ORDER BY 1"
         async with connected(database.url) as session:
             await session.execute(FILL)
@@ -127,7 +127,7 @@ class TestDetail:
     """One request."""
 
     async def test_the_place_is_counted_along_the_queue_only(self, database: Lent) -> None:
-        """However long the queue, nobody behind the request is read to find its place."""
+        """However long the queue, no request behind is read to find a position."""
         async with connected(database.url) as session:
             await session.execute(FILL)
             await session.execute("ANALYZE provisioner.connection_requests, provisioner.ready")
@@ -145,7 +145,7 @@ class TestDetail:
         assert found.place == 21
 
     async def test_there_may_be_none(self, database: Lent) -> None:
-        """An id that no request has brings nothing."""
+        """An unknown id yields nothing."""
         async with opened(database) as ours:
             assert await read_detail(ours, 1) is None
 
@@ -154,7 +154,7 @@ class TestDeeds:
     """Cancelling and retrying many."""
 
     async def test_batches_are_reported_one_by_one(self, database: Lent, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Each batch tells how many it looked at and what it changed; together they are all."""
+        """Each batch reports how many it checked and changed, and together they cover everything."""
         monkeypatch.setattr("provisioner.postgres.operations.BATCH", 2)
         ids = ask(database, 5)
         postpone(database, ids[1], unknown=True)
@@ -190,7 +190,7 @@ class TestDeeds:
         assert known == {"eu"}
 
     async def test_every_target_of_the_table_is_known(self, database: Lent) -> None:
-        """Targets that requests name and those that workers serve."""
+        """Targets of requests and of workers."""
         for target in ("us", "eu", "us"):
             ask(database, target=f"'{target}'")
         async with opened(database) as ours:
@@ -237,7 +237,7 @@ class TestRecorded:
 
 
 class TestCondition:
-    """What doctor looks at."""
+    """The checks of doctor."""
 
     async def test_the_server_tells_what_it_is(self, database: Lent) -> None:
         """A plain server is neither a standby nor behind a pooler, and keeps prepared statements."""
@@ -248,7 +248,7 @@ class TestCondition:
         assert (server.role, server.sees_all) == ("provisioner", True)
 
     async def test_an_old_transaction_is_named(self, database: Lent) -> None:
-        """A transaction with a snapshot is told with its process, role and application, a younger one is not."""
+        """A transaction with a snapshot is reported with its process, role and application, a younger one is not."""
         async with opened(database) as ours, connected(database.url) as other:
             await other.execute("SET application_name = 'forgotten'")
             async with other.transaction(isolation="repeatable_read"):
@@ -304,7 +304,7 @@ BODIES = {
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
 @pytest.mark.parametrize("operation", ["cancel", "retry"])
 async def test_a_trigger_that_refuses_one_keeps_no_other(database: Lent, operation: str, body: str) -> None:
-    """What somebody's trigger refuses is named and left as it is, in its place too; the others are changed."""
+    """A row that somebody's trigger refuses is named and left alone, in its place too; the others are changed."""
     async with connected(database.url) as session:
         told: list[str] = []
         session.add_log_listener(lambda _, said: told.append(str(said)))

@@ -1,4 +1,4 @@
-"""Real workers get all of a budget that nobody told them, and leave others theirs. Windows are shorter than in life."""
+"""Real workers use a whole unknown budget, and leave others theirs. Windows are shorter than in reality."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Tell: TypeAlias = "Callable[[str], None]"
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """What the limiter met in so many windows: our creates that were made and refused, and a stranger's requests."""
+    """The limiter's counts in some windows: our creates, our refusals, and another client's requests."""
 
     made: int
     refused: int
@@ -35,7 +35,7 @@ class Count:
     windows: float = 0.0
 
     def since(self, before: Count, windows: float) -> Count:
-        """What came after an earlier count."""
+        """The difference from an earlier count."""
         return Count(
             made=self.made - before.made,
             refused=self.refused - before.refused,
@@ -74,7 +74,7 @@ async def watched(fleet: Fleet, windows: int, stranger: Stranger | None = None) 
 
 @pytest.fixture
 def tell(capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest) -> Tell:
-    """Return what shows a figure while the soak goes on: it is what the run is made for."""
+    """Return a function that shows a figure during the soak, which is its purpose."""
 
     def show(words: str) -> None:
         with capsys.disabled():
@@ -84,7 +84,7 @@ def tell(capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest) -> 
 
 
 async def at_work(fleet: Fleet, requests: int) -> None:
-    """Start with that much to do, and wait until the first window is under way."""
+    """Start with this much to do, and wait until the first window has begun."""
     await fleet.insert(requests)
     await fleet.start()
     await eventually(lambda: fleet.created() >= 3)
@@ -120,7 +120,7 @@ async def uses_all(
 
 
 async def leaves_room(database: Database, tell: Tell, *, workers: int, limit: int, window: float, windows: int) -> None:
-    """Let a stranger use half of the budget, and see what it and we get."""
+    """Another client uses half of the budget, and both get their share."""
     options = Options(projects=limit * (windows + 2), write_limit=limit, window=window, latency=0.02)
     async with (
         Fleet(database.url, options, workers=workers) as fleet,
@@ -151,7 +151,7 @@ async def test_a_stranger_gets_its_half_for_minutes(
 
 
 async def test_a_limit_that_no_answer_names_is_kept_to(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a proxy strips the headers, a refusal blocks everybody for its time, and no request is the worse for it."""
+    """If a proxy strips the headers, a refusal blocks all workers for its duration, and no request suffers."""
     monkeypatch.setattr(Verdict, "headers", lambda _: {})
     options = Options(projects=104, write_limit=100, window=2.0, latency=0.02)
     async with Fleet(database.url, options, workers=2) as fleet:

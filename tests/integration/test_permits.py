@@ -1,4 +1,4 @@
-"""Budgets are rows that all workers share: together they keep to one limit, whoever asks when."""
+"""Budgets are rows that all workers share: together they keep to one limit, whatever their timing."""
 
 import asyncio
 import time
@@ -25,7 +25,7 @@ def permits(pool: Pool, start: Budget | None = None, *, kind: str = "write") -> 
 
 
 async def pass_time(session: "Session", seconds: float) -> None:
-    """Let time pass for the budgets: the time is the database's, so what they know becomes older."""
+    """Advance time for the budgets: it is the database's time, so their data become older."""
     await session.execute(
         "UPDATE provisioner.permits SET version = version + 1, starts_at = starts_at - $1, ends_at = ends_at - $1,"
         " next_at = next_at - $1, blocked_until = blocked_until - $1, seen_at = seen_at - $1",
@@ -39,7 +39,7 @@ async def version(session: "Session") -> int:
 
 
 async def forget(session: "Session") -> None:
-    """Remove the table, so that whoever asks the database fails."""
+    """Remove the table, so that every query of it fails."""
     await session.execute("ALTER TABLE provisioner.permits RENAME TO gone")
 
 
@@ -47,7 +47,7 @@ class TestShared:
     """Two workers, one budget."""
 
     async def test_no_permit_is_granted_twice(self, pool: Pool, session: "Session") -> None:
-        """However many ask at once, together they get one window's permits and no more, spread over it."""
+        """However many ask at once, together they get exactly one window's permits, spread over it."""
         workers = [permits(pool, fixed(50, 60.0)) for _ in range(4)]
         granted = 0
         for _ in range(59):
@@ -58,14 +58,14 @@ class TestShared:
         assert 45 <= granted <= 50
 
     async def test_a_lot_is_shared_not_doubled(self, pool: Pool) -> None:
-        """A fast budget's lot goes to whoever comes first; the other hears when to come again."""
+        """A fast budget's lot goes to the first caller; the other learns when to come again."""
         one, other = (permits(pool, fixed(60_000, 60.0)) for _ in range(2))
         both = await asyncio.gather(one.acquire(10_000), other.acquire(10_000))
         assert sorted(grant.permits > 0 for grant in both) == [False, True]
         assert all(grant.permits or 0 < grant.wait < 1 for grant in both)
 
     async def test_what_one_learned_the_other_knows(self, pool: Pool, session: "Session") -> None:
-        """The answer's headers reach the others with the next question of who got it."""
+        """The answer's headers reach the other workers with the next request for permits."""
         one, other = permits(pool), permits(pool)
         assert (await one.acquire(10)).permits == 1
         assert (await other.acquire(10)).permits == 0
@@ -78,7 +78,7 @@ class TestShared:
         assert (await other.acquire(10)).permits > 0
 
     async def test_a_refusal_blocks_everybody(self, pool: Pool, session: "Session") -> None:
-        """A 429 that one worker met holds the others, for its time and no longer."""
+        """One worker's 429 blocks the others, for its duration and no longer."""
         one, other = (permits(pool, fixed(200, 60.0)) for _ in range(2))
         await one.acquire(1)
         one.learn(rate(200, 0, 42.0), metered=True, throttled_for=42.0)
@@ -98,7 +98,7 @@ class TestShared:
         assert (await reads.acquire(1)).permits == 1
 
     async def test_unused_permits_go_to_others(self, pool: Pool) -> None:
-        """What one worker gives back another one can have at once."""
+        """Another worker can use permits that were given back at once."""
         one, other = (permits(pool, fixed(60, 60.0)) for _ in range(2))
         assert (await one.acquire(1)).permits == 1
         assert (await other.acquire(1)).permits == 0
@@ -107,7 +107,7 @@ class TestShared:
         assert (await other.acquire(1)).permits == 1
 
     async def test_many_questions_of_one_worker_count_each_lesson_once(self, pool: Pool, session: "Session") -> None:
-        """Creators of one worker ask at the same time; what it has learned is not applied twice."""
+        """If one worker's creators ask at the same time, what was learned is applied once."""
         reads = permits(pool, fixed(6000, 60.0))
         await reads.acquire(1)
         reads.learn(None, metered=True, throttled_for=None)
@@ -118,7 +118,7 @@ class TestShared:
         assert 1 <= row["granted"] <= 13
 
     async def test_many_that_give_back_give_back_once(self, pool: Pool) -> None:
-        """Permits given back while several questions are under way are neither doubled nor owed."""
+        """Permits given back during several requests are neither doubled nor owed."""
         shared = permits(pool, fixed(6000, 60.0))
         taken = (await shared.acquire(20)).permits
         shared.give_back(taken)
@@ -148,7 +148,7 @@ class TestUnlimited:
             assert (await learned.acquire(300)).permits == 300
 
     async def test_others_learn_it_by_asking_once(self, pool: Pool, session: "Session") -> None:
-        """A worker that comes later finds in the row that nothing limits it."""
+        """A later worker finds in the row that there is no limit."""
         first = permits(pool)
         await first.acquire(1)
         first.learn(None, metered=True, throttled_for=None)
@@ -211,7 +211,7 @@ async def test_a_limit_that_the_settings_name_is_kept(pool: Pool, session: "Sess
 
 
 async def test_an_absent_database_is_said_to_be_away(session: "Session", database: Database) -> None:
-    """The caller hears that it may ask again; what was learned is not lost."""
+    """The caller may ask again; what was learned is not lost."""
     away = Pool(database.url.replace(f":{database.server.port}/", ":1/"))
     shared = permits(away)
     shared.learn(rate(60, 0, 30.0), metered=True, throttled_for=None)

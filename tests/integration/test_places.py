@@ -41,13 +41,13 @@ async def load(session: Session, rows: int) -> None:
 
 
 class TestIdsThatComeAgain:
-    """Requests that have the ids of others, while creates of those are out."""
+    """Requests that reuse ids whose earlier creates are still running."""
 
     @pytest.mark.parametrize("how", AGAIN)
     async def test_are_not_given_the_others_connections(
         self, database: Database, queue: PostgresQueue, session: Session, how: str
     ) -> None:
-        """What was claimed before is fenced off, although worker, id and attempt are the same."""
+        """Earlier claims are fenced off, although worker, id and attempt are the same."""
         await insert_many(session, 8)
         worker = await queue.register(name="w", targets=["default"], lease=60.0)
         old = (await queue.claim(worker, target="default", start=FRONT, limit=8)).claims
@@ -96,7 +96,7 @@ class TestSettledTwice:
 
     @pytest.mark.parametrize("outcome", [None, Retry(delay=1.0, message="later")])
     async def test_is_logged_once(self, queue: PostgresQueue, session: Session, outcome: Retry | None) -> None:
-        """The second one finds nothing in flight, and what it would log is there."""
+        """The second settlement finds nothing in flight, and its log entries exist already."""
         await insert(session)
         worker = await queue.register(name="w", targets=["default"], lease=60.0)
         (claim,) = (await queue.claim(worker, target="default", start=FRONT, limit=8)).claims
@@ -131,7 +131,7 @@ class TestWithoutAPlace:
             await it.until(f"SELECT count(*) FROM ({MISCOUNTED}) AS m", 0)
 
     async def test_keep_a_drain_from_ending(self, database: Database) -> None:
-        """Draining looks for them once before it ends, and does them first."""
+        """A drain looks for them once before it ends, and does them first."""
         async with SmallWorld(database, drain=True) as it:
             await load(it.session, 5)
             await it.start()
@@ -141,7 +141,7 @@ class TestWithoutAPlace:
             await it.session.execute("SELECT provisioner.recount()")
 
     async def test_a_sweep_goes_round_in_lots(self, queue: PostgresQueue, session: Session) -> None:
-        """Each lot goes on where the last one ended; the newest are looked at each time; the end begins anew."""
+        """Each lot continues where the last one ended; the newest are always checked; after the end it starts over."""
         await load(session, 100)
         found = [await queue.sweep(20, pause=0.0) for _ in range(6)]
         assert [each.placed for each in found] == [25, 20, 20, 20, 15, 0]
@@ -159,7 +159,7 @@ class TestWithoutAPlace:
         assert await queue.recount() == 1
 
     async def test_what_breaks_a_rule_fails(self, queue: PostgresQueue, session: Session) -> None:
-        """A row that an insert would have refused is failed with the words of that refusal."""
+        """A row that an insert would have refused fails with the message of that refusal."""
         await session.execute("SET session_replication_role = replica")
         await session.execute("INSERT INTO provisioner.connection_requests (project_id, name) VALUES (NULL, 'no')")
         await session.execute("RESET session_replication_role")
@@ -171,7 +171,7 @@ class TestWithoutAPlace:
         assert await queue.recount() == 1
 
     async def test_set_to_pending_by_hand(self, queue: PostgresQueue, session: Session) -> None:
-        """Whoever sets a request to pending has it tried again; a word that is none is refused."""
+        """Setting a request to pending retries it; an invalid status is refused."""
         request = await insert(session)
         await session.execute("SELECT provisioner.cancel(ARRAY [$1::bigint])", request)
         assert await places(session) == {}
@@ -182,7 +182,7 @@ class TestWithoutAPlace:
         assert (await queue.sweep(20, pause=0.0)).found == 0
 
     async def test_finished_by_hand(self, queue: PostgresQueue, session: Session) -> None:
-        """Whoever sets a request in line to cancelled has it left alone: it is not claimed any more."""
+        """Setting a request in line to cancelled prevents its claim."""
         await insert(session)
         await session.execute("UPDATE provisioner.connection_requests SET status = 'cancelled'")
         worker = await queue.register(name="w", targets=["default"], lease=60.0)

@@ -1,9 +1,11 @@
-"""Only what the driver raised is the database's: everything else passes as it is."""
+"""Only errors raised by the driver are the database's: all others pass unchanged."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+import asyncpg
 import pytest
 
 from provisioner.core.errors import (
@@ -33,7 +35,7 @@ async def pool(empty_database: Database) -> AsyncIterator[Pool]:
 
 
 async def test_an_error_of_ours_is_not_the_databases(pool: Pool) -> None:
-    """A `ValueError` of what is done with an answer is a defect, and is not told as a value that cannot be stored."""
+    """A `ValueError` from our own use of an answer is a bug, and is not reported as an unstorable value."""
     for wrong in (ValueError, OverflowError, KeyError, RuntimeError):
         with pytest.raises(wrong, match="ours"):
             await _stumble(pool, wrong("ours"))
@@ -62,15 +64,27 @@ async def _stumble(pool: Pool, wrong: Exception) -> None:
 async def test_what_the_database_says_is_translated(
     pool: Pool, statement: str, arguments: tuple[object, ...], kind: type[ProvisionerError]
 ) -> None:
-    """Each in the words of what the caller may do, on one line."""
+    """Each error says on one line what the caller can do."""
     with pytest.raises(ProvisionerError) as caught:
         await pool.fetch(statement, *arguments)
     assert type(caught.value) is kind
     assert "\n" not in str(caught.value)
 
 
+async def test_a_lost_connection_is_told_without_the_drivers_words(pool: Pool) -> None:
+    """A transaction whose connection is gone says that, and not how the driver keeps count of its states."""
+    with pytest.raises(DatabaseUnavailable, match=r"^the connection was lost \(InterfaceError\)$"):
+        await _lose_it(pool)
+
+
+async def _lose_it(pool: Pool) -> None:
+    async with pool.acquire() as connection, connection.transaction():
+        with suppress(asyncpg.PostgresError):
+            await connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+
 async def test_what_once_worked_is_waited_for(empty_database: Database) -> None:
-    """After the start, what a person has to fix is waited for like everything else; a refused statement stays one."""
+    """After the start, trouble that a person has to fix is waited out like any other; a refused statement is not."""
     async with ScriptedServer(empty_database.server.port) as wire:
         pool = Pool(wire.url(empty_database.url), size=1)
         wire.plan(Strike("28P01", "FATAL"))
@@ -87,7 +101,7 @@ async def test_what_once_worked_is_waited_for(empty_database: Database) -> None:
 
 
 async def test_a_pooler_that_is_told_too_much(empty_database: Database) -> None:
-    """One that refuses our start-up parameters gets none, and is not asked to take them again."""
+    """A pooler that refuses our start-up parameters gets none from then on."""
     async with ScriptedServer(empty_database.server.port) as wire:
         pool = Pool(wire.url(empty_database.url), size=2)
         wire.plan(Strike("08P01", "FATAL", said="unsupported startup parameter: jit"))
@@ -100,7 +114,7 @@ async def test_a_pooler_that_is_told_too_much(empty_database: Database) -> None:
 
 @pytest.mark.parametrize("host", ["a..b", "x" * 64, "-", ".", "\N{SNOWMAN}" * 70])
 async def test_a_host_that_no_host_is_called(host: str) -> None:
-    """It is told in one line."""
+    """It is reported in one line."""
     pool = Pool(f"postgresql://me@{host}:1/d", size=1)
     with pytest.raises(ProvisionerError) as caught:
         await pool.fetch("SELECT 1")

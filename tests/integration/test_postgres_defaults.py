@@ -1,4 +1,4 @@
-"""Databases with defaults, publications and encodings of their own: all works, or one line says what is missing."""
+"""Databases with their own defaults, publications and encodings: all works, or one line says what is missing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from tests.support.postgres import Database, Databases
 
-# What roles and databases are given by those who do not know of us, at its oddest.
+# The strangest defaults that roles and databases may have.
 ODD: Final[Mapping[str, str]] = {
     "default_transaction_isolation": "serializable",
     "default_transaction_deferrable": "on",
@@ -81,7 +81,7 @@ def give(database: Database, settings: Mapping[str, str]) -> None:
 
 
 def journey(database: Database) -> None:
-    """Migrate, submit, work, look and export: all of it right, and nobody was taken for lost."""
+    """Migrate, submit, work, read and export all work, and no worker was considered lost."""
     with simulated("--mode", "self-hosted", "--projects", "12") as infisical:
         migrated = provisioner("migrate", database=database)
         assert migrated.stderr == ""
@@ -101,7 +101,7 @@ def journey(database: Database) -> None:
 
 
 async def shown(url: str, *names: str) -> dict[str, str]:
-    """What settings are in a statement of ours."""
+    """The settings in one of our statements."""
     pool = Pool(url, size=1)
     try:
         columns = ", ".join(f"current_setting('{name}') AS {name}" for name in names)
@@ -112,7 +112,7 @@ async def shown(url: str, *names: str) -> dict[str, str]:
 
 
 def test_whatever_the_defaults_are(empty_database: Database) -> None:
-    """A session sets what it needs, whatever role and database give it."""
+    """A session sets what it needs, whatever the defaults of role and database."""
     give(empty_database, ODD)
     journey(empty_database)
 
@@ -143,7 +143,7 @@ async def test_what_is_recorded_is_on_the_disk(empty_database: Database, reachab
 
 
 async def test_a_role_whose_triggers_do_not_fire(database: Database) -> None:
-    """Where our role may not set `session_replication_role`, a person has to; what to do is told in one line."""
+    """If our role may not set `session_replication_role`, one line says what a person has to do."""
     with granted(database) as cast:
         role = re.findall(r"//([^:]+):", cast.worker.url)[0]
         query(database, f"ALTER ROLE {role} IN DATABASE {database.name} SET session_replication_role = replica")
@@ -170,13 +170,13 @@ async def test_two_that_collide_are_not_taken_for_a_lost_database(database: Data
 
 
 def test_a_publication_of_all_tables(empty_database: Database) -> None:
-    """With every table published, workers work: PostgreSQL can tell which row was changed, of each table of ours."""
+    """With every table published, workers work: PostgreSQL can identify the changed rows of all our tables."""
     query(empty_database, "SET client_min_messages = error; CREATE PUBLICATION everything FOR ALL TABLES")
     journey(empty_database)
 
 
 async def test_every_table_has_a_primary_key(database: Database) -> None:
-    """What holds with a publication of all tables, and what a person expects."""
+    """The effects of a publication of all tables, and what a person expects."""
     async with connected(database.url) as session:
         bare = await session.fetch(
             "SELECT c.relname FROM pg_class AS c WHERE c.relnamespace = 'provisioner'::regnamespace"
@@ -214,7 +214,7 @@ def test_another_encoding_is_refused(databases: Databases, empty_database: Datab
 
 
 async def test_a_foreign_byte_stops_nobody(databases: Databases, database: Database) -> None:
-    """A schema that was restored into such a database can still be read, foreign bytes and all."""
+    """A schema that was restored into such a database can still be read, invalid bytes included."""
     with stored_as(databases, database, "SQL_ASCII") as odd:
         query(odd, r"CREATE TABLE said AS SELECT E'gr\xfc\xdfe'::text AS what")
         pool = Pool(odd.url, size=1)

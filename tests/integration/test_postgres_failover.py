@@ -1,4 +1,4 @@
-"""The database goes away and another one answers at its address: work goes on, and nothing is lost."""
+"""The database is replaced by another one at its address: work continues, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ pytestmark = pytest.mark.xdist_group("postgres_failover")
 def following() -> Iterator[tuple[PostgresServer, PostgresServer]]:
     """Run a primary with our schema, and a standby that follows it."""
     with PostgresServer(settings=REPLICATES, bin_directory=majors.chosen()) as server:
-        with ThreadPoolExecutor(1) as thread:  # so that the event loops of the tests are left alone
+        with ThreadPoolExecutor(1) as thread:  # so that the event loops of the tests are not affected
             thread.submit(asyncio.run, migrate(server.url())).result()
         with tempfile.TemporaryDirectory() as made:
             home = Path(made) / "standby"
@@ -86,7 +86,7 @@ def own_pair() -> Iterator[tuple[PostgresServer, PostgresServer]]:
 
 @asynccontextmanager
 async def listening(pool: Pool) -> AsyncIterator[list[str | None]]:
-    """Listen, and lend the targets that were heard of."""
+    """Listen, and provide the targets of notifications."""
     heard: list[str | None] = []
 
     def hear(target: str | None, _place: QueuePosition) -> None:
@@ -112,7 +112,7 @@ async def caught_up(primary: PostgresServer) -> None:
 async def test_work_goes_on_at_the_promoted_standby(own_pair: tuple[PostgresServer, PostgresServer]) -> None:
     """The primary dies, its standby answers at the same address, read-only at first, is promoted, and all is done.
 
-    Meanwhile nobody knocks without a pause, and listeners hear again without being started anew.
+    Meanwhile nothing retries without a pause, and listeners reconnect without being restarted.
     """
     primary, standby = own_pair
     async with Proxy(primary.port) as proxy, Fleet(proxy.url(primary.url()), Options(projects=40)) as fleet:
@@ -140,7 +140,7 @@ async def test_work_goes_on_at_the_promoted_standby(own_pair: tuple[PostgresServ
 
 
 def test_commands_and_doctor_name_a_standby(pair: tuple[PostgresServer, PostgresServer]) -> None:
-    """What only reads works; what writes and `doctor` say that it is a standby, in one line."""
+    """Readers work; writers and `doctor` report in one line that it is a standby."""
     told = {"PROVISIONER_DATABASE_URL": pair[1].url()}
     submitted = provisioner("submit", "-", more=told, given=b"project_id\n8d7e2b34-6d3c-4d5e-9f4b-2f1f6c1a9b11\n")
     assert submitted.returncode == 1

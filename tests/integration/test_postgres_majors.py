@@ -41,7 +41,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
 
 
 def test_the_work_is_done(server: PostgresServer) -> None:
-    """Migrations apply, a worker does all that was asked for, and what looks at it sees it."""
+    """Migrations apply, a worker does all requests, and the reports show it."""
     told = {"PROVISIONER_DATABASE_URL": server.url()}
     with simulated("--mode", "self-hosted", "--projects", "20") as infisical:
         assert provisioner("migrate", more=told).returncode == 0

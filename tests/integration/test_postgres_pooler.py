@@ -1,4 +1,4 @@
-"""A pooler that hands sessions on at every commit: everything works through it, and it costs nothing without one."""
+"""Everything works through a pooler that switches sessions at every commit, and nothing is slower without one."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ INSERT = "INSERT INTO provisioner.connection_requests (project_id) VALUES "
 
 @pytest.fixture
 def pooled(empty_database: Database, reachable_directory: Path) -> Iterator[Database]:
-    """Lend an empty database by way of a pooler in transaction mode."""
+    """Provide an empty database behind a pooler in transaction mode."""
     with pgbouncer(empty_database.url, reachable_directory) as url:
         yield replace(empty_database, url=url)
 
 
 @needs_pgbouncer
 def test_a_whole_journey_goes_through_it(pooled: Database, empty_database: Database) -> None:
-    """Migrate, submit, two workers at once, status, list and export: all by way of the pooler, all right."""
+    """Migrate, submit, two workers at once, status, list and export all work through the pooler."""
     with simulated("--mode", "self-hosted", "--projects", "40") as infisical:
         assert provisioner("migrate", database=pooled).stderr == ""
         lines = "\n".join(["project_id", *infisical.projects]).encode()
@@ -77,21 +77,21 @@ async def test_statements_of_many_clients_do_not_mix(pooled: Database) -> None:
 
 @needs_pgbouncer
 async def test_listening_gives_way_to_polling(pooled: Database) -> None:
-    """Where notifications cannot arrive, that is said once and the listener ends; nobody waits for it."""
+    """If notifications cannot arrive, that is logged once and the listener ends; nothing waits for it."""
     pool = Pool(pooled.url)
     with capture_logs() as logs:
         async with asyncio.timeout(10):
             await Listener(pool, hear=lambda *_: None).run()
     await pool.close()
     assert [(line["event"], line["log_level"]) for line in logs] == [("listening_refused", "warning")]
-    assert "pooler in between shares sessions" in logs[0]["error"]
+    assert "pooler shares sessions" in logs[0]["error"]
 
 
 @needs_pgbouncer
 async def test_a_pooler_of_sessions_lets_notifications_through(
     empty_database: Database, reachable_directory: Path
 ) -> None:
-    """A pooler that gives each client a session of its own is listened through."""
+    """Listening works through a pooler that gives each client its own session."""
     heard = asyncio.Event()
     with pgbouncer(empty_database.url, reachable_directory, mode="session", size=5) as url:
         pool = Pool(url)
@@ -105,7 +105,7 @@ async def test_a_pooler_of_sessions_lets_notifications_through(
 
 @needs_pgbouncer
 def test_doctor_names_it(pooled: Database) -> None:
-    """What the pooler means is a warning, with what would be quicker."""
+    """A pooler leads to a warning, with a faster alternative."""
     provisioner("migrate", database=pooled)
     done = provisioner("doctor", "--json", database=pooled)
     checks = json.loads(done.stdout)["checks"]
@@ -127,14 +127,14 @@ async def test_without_a_pooler_statements_are_prepared_once(empty_database: Dat
 
 
 async def test_a_server_is_no_pooler(empty_database: Database) -> None:
-    """A server by itself is not taken for a pooler, nor for one that gives statements names of its own."""
+    """A direct server is not taken for a pooler, nor for one that renames statements."""
     async with connected(empty_database.url) as session:
         assert not await is_pooled(session)
         assert not await translates_names(session)
 
 
 async def test_a_lost_statement_is_prepared_anew_by_the_next_call(empty_database: Database) -> None:
-    """A pooler that passes for a server is found out by its first loss: the call may be made again, and then works."""
+    """An undetected pooler is detected at its first lost statement: the call may be repeated, and then works."""
     pool = Pool(empty_database.url, size=1)
     await pool.fetch("SELECT $1::int", 1)
     await pool.execute("DEALLOCATE ALL")

@@ -1,4 +1,4 @@
-"""The database's password is changed while a worker works: it waits, reads it again and goes on, whoever is first."""
+"""The database's password is changed while a worker runs: it waits, reads the password again and continues."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @pytest.mark.parametrize("first", ["server", "file"])
 async def test_in_either_order(database: Database, tmp_path: Path, first: str) -> None:
-    """Told once that it is lost and once that it is back, and what was asked for meanwhile is done."""
+    """The outage is reported once and its end once, and requests made meanwhile are done."""
     with granted(database) as cast, capture_logs() as logs:
         role, file = name_of(cast.worker), tmp_path / "url"
         file.write_text(cast.worker.url, encoding="utf-8")
@@ -62,7 +62,7 @@ async def test_in_either_order(database: Database, tmp_path: Path, first: str) -
 async def test_a_password_file_is_read_at_each_connect(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As libpq does; one that others may read is not used, which is told."""
+    """As in libpq: a password file that others can read is ignored, which is reported."""
     with granted(database) as cast:
         role, file = name_of(cast.worker), tmp_path / "passwords"
         bare = re.sub(r":[^:@]+@", "@", cast.worker.url)

@@ -1,4 +1,4 @@
-"""TLS to the database, with real certificates: what is asked for is checked, and what is wrong is told in one line."""
+"""TLS to the database with real certificates: verification works, and each problem is reported in one line."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ hostssl all all 127.0.0.1/32 scram-sha-256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Secured:
-    """A server that speaks TLS only, and certificates that fit it or do not."""
+    """A server that only accepts TLS, and certificates that match it or do not."""
 
     server: PostgresServer
     folder: Path
@@ -122,7 +122,7 @@ async def test_another_authority_is_refused(secured: Secured) -> None:
 
 
 async def test_channel_binding_is_kept_by_the_certificate(secured: Secured) -> None:
-    """`channel_binding=require` gets in where the certificate is good, and says what is missing where it is not."""
+    """`channel_binding=require` works with a good certificate, and otherwise the message says what is missing."""
     asked = secured.url(sslmode="require", channel_binding="require")
     assert "certificate is not accepted" in await refused(asked)
     assert await encrypted(Pool(asked, ssl_root_cert=secured.ours.cert))
@@ -140,7 +140,7 @@ async def test_the_authorities_of_this_machine(secured: Secured, monkeypatch: py
 
 
 async def test_a_host_is_checked_by_its_name_wherever_it_is(secured: Secured) -> None:
-    """`hostaddr` says where, `host` who: the certificate has to be the host's."""
+    """`hostaddr` is the address and `host` the name: the certificate has to match the name."""
     for host in ("localhost", "elsewhere.example"):
         url = secured.url(host, sslmode="verify-full", sslrootcert=secured.ours.cert, hostaddr="127.0.0.1")
         if host == "localhost":
@@ -158,7 +158,7 @@ async def test_tls_is_preferred(secured: Secured, empty_database: Database) -> N
 
 
 async def test_an_expired_certificate_is_refused(secured: Secured) -> None:
-    """A certificate whose time is over is told as that."""
+    """An expired certificate is reported as such."""
     query = "ALTER SYSTEM SET ssl_{0}_file = '{1}'"
     pool = Pool(secured.url(), ssl_root_cert=secured.ours.cert)
     try:
@@ -168,7 +168,7 @@ async def test_an_expired_certificate_is_refused(secured: Secured) -> None:
         secured.server.restart()
         assert "certificate has expired" in await refused(secured.url(), secured.ours.cert)
     finally:
-        # Whoever does not check is let in.
+        # Without verification the connection works.
         open_ = Pool(secured.url(sslmode="require"))
         await open_.execute("ALTER SYSTEM RESET ssl_cert_file")
         await open_.execute("ALTER SYSTEM RESET ssl_key_file")
@@ -178,7 +178,7 @@ async def test_an_expired_certificate_is_refused(secured: Secured) -> None:
 
 
 async def test_a_client_certificate_is_shown(secured: Secured) -> None:
-    """Who needs a certificate is told so, and gets in with `sslcert` and `sslkey`, next to `database.ssl_root_cert`."""
+    """A missing client certificate is reported; `sslcert` and `sslkey` work beside `database.ssl_root_cert`."""
     owner = Pool(secured.url(), ssl_root_cert=secured.ours.cert)
     password = secured.server.url().split(":")[2].split("@")[0]
     await owner.execute(f"CREATE ROLE guarded LOGIN PASSWORD '{password}'")
@@ -189,7 +189,7 @@ async def test_a_client_certificate_is_shown(secured: Secured) -> None:
 
 
 async def test_files_that_are_not_there_are_named(secured: Secured, tmp_path: Path) -> None:
-    """A file that cannot be read, one without a certificate, and none at all: each is told with its setting."""
+    """An unreadable file, one without a certificate, and a missing one are each reported with their setting."""
     assert "sslcert in PROVISIONER_DATABASE_URL names /nowhere/x" in await refused(secured.url(sslcert="/nowhere/x"))
     empty = tmp_path / "empty.pem"
     empty.write_text("nothing\n", encoding="utf-8")
@@ -199,7 +199,7 @@ async def test_files_that_are_not_there_are_named(secured: Secured, tmp_path: Pa
 
 
 async def test_without_tls_a_strict_server_is_told(secured: Secured) -> None:
-    """A server that wants TLS and does not get it says so, and the setting is named."""
+    """A server that requires TLS and does not get it is reported with the setting."""
     assert "sslmode" in await refused(secured.url(sslmode="disable"))
 
 

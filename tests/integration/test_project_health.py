@@ -19,7 +19,7 @@ INSERT = (
     " SELECT p::uuid, n.name FROM unnest($1::text[]) AS p CROSS JOIN unnest($2::text[]) AS n (name)"
 )
 ALLOWED = ["create-app-connections", "read-app-connections"]
-# The list may be read again, and a probe is due, as soon as a worker looks.
+# The list may be read again, and a probe is due, whenever a worker checks.
 DUE = (
     "UPDATE provisioner.project_checks SET read_pause = '0 seconds', probed_at = NULL",
     "UPDATE provisioner.project_health SET probe_at = now() WHERE cause = 'no_permission'",
@@ -32,30 +32,30 @@ def options(projects: int) -> Options:
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-async def test_five_hundred_projects_that_nobody_joined_cost_five_creates(
+async def test_many_projects_that_nobody_joined_cost_five_creates(
     database: Database, logged: list[dict[str, object]], workers: int
 ) -> None:
-    """One refusal and one list show them all: they wait, no request fails, and they go on once the identity joins."""
-    async with Fleet(database.url, options(500), workers=workers) as fleet:
+    """One refusal and one list identify them all: they wait, none fails, and they continue once the identity joins."""
+    async with Fleet(database.url, options(150), workers=workers) as fleet:
         projects = fleet.simulator.projects
         fleet.simulator.configure(permissions=dict.fromkeys(projects, "none"))
-        await fleet.insert(500)
+        await fleet.insert(150)
         await fleet.start()
-        await fleet.until(WAITING, 500)
+        await fleet.until(WAITING, 150)
         creates, reads = len(fleet.simulator.world.creates), fleet.simulator.world.requests[LIST]
         assert creates <= 5
         assert reads == {"200": 1}
-        assert await fleet.states() == {"pending": 500}
+        assert await fleet.states() == {"pending": 150}
         row = await fleet.session.fetchrow(
             "SELECT count(*) AS projects, sum(requests) AS requests, count(DISTINCT cause) AS causes"
             " FROM provisioner.quarantined_projects"
         )
-        assert tuple(row or ()) == (500, 500, 1)
+        assert tuple(row or ()) == (150, 150, 1)
         fleet.simulator.configure(permissions=dict.fromkeys(projects, ALLOWED))
         await fleet.session.execute(DUE[0])
         await fleet.done(within=30)
-        assert await fleet.states() == {"succeeded": 500}
-        assert len(fleet.simulator.world.creates) == creates + 500
+        assert await fleet.states() == {"succeeded": 150}
+        assert len(fleet.simulator.world.creates) == creates + 150
         assert await fleet.session.fetchval("SELECT count(*) FROM provisioner.project_health") == 0
     assert "projects_released" in {entry["event"] for entry in logged}
 
@@ -70,7 +70,7 @@ async def test_the_others_go_on(database: Database) -> None:
         await fleet.until(WAITING, 50)
         await fleet.comes_to({"succeeded": 150, "pending": 50})
         assert len(fleet.simulator.world.creates) <= 150 + 8
-        # What is asked for later waits without a create, and without another read as long as the list is fresh.
+        # Later requests wait without a create, and without another read as long as the list is fresh.
         created = len(fleet.simulator.world.creates)
         await fleet.insert(200, name="later")
         await fleet.until(WAITING, 100)
@@ -79,7 +79,7 @@ async def test_the_others_go_on(database: Database) -> None:
 
 
 async def test_a_missing_permission_is_probed(database: Database) -> None:
-    """A role that may not create costs one create a project; single probes find out that it was given."""
+    """A role without the permission costs one create per project; single probes find out when it was granted."""
     async with Fleet(database.url, options(3)) as fleet:
         projects = fleet.simulator.projects
         fleet.simulator.configure(permissions={project: ["read-app-connections"] for project in projects})
@@ -102,7 +102,7 @@ async def test_a_missing_permission_is_probed(database: Database) -> None:
 
 
 async def test_a_list_that_leaves_out_what_can_be_used_holds_nobody(database: Database) -> None:
-    """Where a create passed in a project that the list lacks, only what was itself refused waits."""
+    """If a create passed in a project that the list lacks, only projects that were themselves refused wait."""
     async with Fleet(database.url, Options(mode="self-hosted", projects=1, any_project=True)) as fleet:
         (one,) = fleet.simulator.projects
         insert = (
@@ -120,7 +120,7 @@ async def test_a_list_that_leaves_out_what_can_be_used_holds_nobody(database: Da
 
 
 async def test_retry_looks_at_once(database: Database) -> None:
-    """`retry` of a request that waits for its project reads the list again, and it goes on."""
+    """`retry` of a request that waits for its project reads the list again, and the request continues."""
     async with Fleet(database.url, options(1)) as fleet:
         (one,) = fleet.simulator.projects
         fleet.simulator.configure(permissions={one: "none"})
@@ -135,7 +135,7 @@ async def test_retry_looks_at_once(database: Database) -> None:
 
 
 async def test_events_call_projects_by_their_names(database: Database, logged: list[dict[str, object]]) -> None:
-    """What is quarantined and what fails says which project that is, in the words of people."""
+    """Quarantined and failed requests name their project, by the name that people use."""
     async with Fleet(database.url, options(2)) as fleet:
         outside, taken = fleet.simulator.projects
         fleet.simulator.configure(
@@ -158,7 +158,7 @@ METERED = Options(mode="cloud", projects=300, write_limit=100_000, read_limit=10
 async def test_many_in_flight_cost_five_creates_too(
     database: Database, workers: int, projects: int, names: int
 ) -> None:
-    """With a known key and room for dozens at once, few creates leave for projects in which nobody has succeeded.
+    """With a known key and room for dozens at once, only a few creates are sent in unknown projects.
 
     Neither three hundred projects cost more, nor one project with as many requests.
     """
@@ -177,7 +177,7 @@ async def test_many_in_flight_cost_five_creates_too(
 
 
 async def test_who_is_put_back_after_the_release_is_released_too(database: Database) -> None:
-    """A claim of a worker that had not heard yet may come to wait for a project that nobody quarantines any more."""
+    """A claim of a worker that did not know yet may begin to wait for a project that is no longer quarantined."""
     async with Fleet(database.url, options(1)) as fleet:
         (one,) = fleet.simulator.projects
         strand = (

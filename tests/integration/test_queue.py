@@ -42,7 +42,7 @@ def ids(claims: Claims) -> list[int]:
 
 
 class TestClaim:
-    """What a claim brings."""
+    """The results of a claim."""
 
     async def test_brings_all_that_making_it_needs(self, queue: PostgresQueue, worker: int, session: "Session") -> None:
         """A first claim carries the row, is its first attempt, and says where in line it stood."""
@@ -79,7 +79,7 @@ class TestClaim:
     async def test_takes_a_request_once_that_is_in_line_twice(
         self, queue: PostgresQueue, worker: int, session: "Session"
     ) -> None:
-        """A further place in line of what is claimed, or in flight already, goes away, and the others are claimed."""
+        """An extra place of a request that is claimed, or in flight already, is removed, and the others are claimed."""
         await insert_many(session, 4)
         (flying,) = ids(await claim(queue, worker, 1))
         again = (
@@ -122,7 +122,7 @@ class TestTogether:
     """Many workers on one queue."""
 
     async def test_no_request_is_claimed_twice(self, queue: PostgresQueue, worker: int, session: "Session") -> None:
-        """Workers that claim at the same time share the queue without a gap and without an overlap."""
+        """Workers that claim at the same time share the queue without gaps or overlaps."""
         await insert_many(session, 400)
         taken: list[int] = []
 
@@ -137,7 +137,7 @@ class TestTogether:
     async def test_what_another_is_claiming_is_skipped(
         self, database: Database, queue: PostgresQueue, worker: int, session: "Session"
     ) -> None:
-        """Nobody waits for a claim that is not committed yet."""
+        """No worker waits for a claim that is not committed yet."""
         await insert_many(session, 10)
         async with connected(database.url) as other, other.transaction():
             held = await other.fetch(statements("claim")["claim"], "default", FRONT.rank, FRONT.turn, 4, worker, 0, 1)
@@ -150,7 +150,7 @@ class TestTogether:
     async def test_a_claim_that_was_rolled_back_took_nothing(
         self, database: Database, queue: PostgresQueue, worker: int, session: "Session"
     ) -> None:
-        """What a dying worker had begun to claim is in line as before."""
+        """Requests that a dying worker had begun to claim are in line as before."""
         request = await insert(session)
         async with connected(database.url) as other:
             transaction = other.transaction()
@@ -161,7 +161,7 @@ class TestTogether:
 
 
 class TestOrder:
-    """Who is served before whom."""
+    """The order of service."""
 
     async def test_priorities_are_strict(self, queue: PostgresQueue, worker: int, session: "Session") -> None:
         """Everything urgent goes before anything that is less so, whenever it came."""
@@ -174,7 +174,7 @@ class TestOrder:
     async def test_a_hint_of_something_urgent_is_served_first(
         self, queue: PostgresQueue, worker: int, session: "Session"
     ) -> None:
-        """Who starts where it stopped passes over an urgent newcomer; who heard of its place takes it first."""
+        """A worker that goes on where it stopped misses an urgent newcomer; one that knows its position takes it."""
         await insert_many(session, 20)
         mark = (await claim(queue, worker, 5)).last
         assert mark is not None
@@ -199,7 +199,7 @@ class TestOrder:
     async def test_a_large_project_delays_no_small_one(
         self, queue: PostgresQueue, worker: int, session: "Session", when: str
     ) -> None:
-        """Forty projects with one request each are served at once, wherever a thousand of another one stand."""
+        """Forty projects with one request each are served at once, wherever a thousand of another project are."""
         small: set[int] = set()
         if when == "before":
             await insert_many(session, 40, first=100)
@@ -219,7 +219,7 @@ class TestOrder:
     async def test_a_newcomer_waits_for_nobody_who_was_served(
         self, queue: PostgresQueue, worker: int, session: "Session"
     ) -> None:
-        """Who comes late joins where the queue is served now: neither before it, out of its reach, nor at its end."""
+        """A late request joins where the queue is served now: not before it, where it is missed, nor at the end."""
         await insert_many(session, 2, each=100)
         mark = (await claim(queue, worker, 100)).last
         assert mark is not None
@@ -235,7 +235,7 @@ class TestOrder:
         assert ids(await claim(queue, worker)) == wanted
 
     async def test_scheduled_requests_are_as_fair(self, queue: PostgresQueue, worker: int, session: "Session") -> None:
-        """What comes due together is put in line like what is inserted together."""
+        """Requests that become due together are put in line like those inserted together."""
         await insert_many(session, 1, each=300)
         await insert_many(session, 20, first=100)
         await session.execute("UPDATE provisioner.connection_requests SET not_before = now() - interval '1 minute'")
@@ -250,7 +250,7 @@ class TestGivingBack:
     """Claims that were never sent."""
 
     async def test_lose_nothing(self, queue: PostgresQueue, worker: int, session: "Session") -> None:
-        """They are in line again as if they had never been claimed, and come before what has not been served."""
+        """They are in line again as if they had never been claimed, before requests that are not served yet."""
         await insert_many(session, 5, each=4)
         first = (await claim(queue, worker, 5)).claims
         await queue.release(worker, first[:3])
@@ -281,7 +281,7 @@ class TestGivingBack:
     async def test_what_nobody_knows_of_is_given_back(
         self, queue: PostgresQueue, worker: int, session: "Session"
     ) -> None:
-        """A claim whose answer was lost goes back in line; what the worker knows of stays with it."""
+        """A claim whose answer was lost goes back in line; the worker's known claims stay."""
         await insert_many(session, 6)
         known = ids(await claim(queue, worker, 2))
         await claim(queue, worker, 3)
@@ -306,7 +306,7 @@ class TestLeases:
     async def test_are_renewed_while_the_worker_lives(
         self, queue: PostgresQueue, worker: int, session: "Session"
     ) -> None:
-        """A renewal moves the end of the lease and tells how the worker fares."""
+        """A renewal extends the lease and stores the heartbeat."""
         await lapse(session, worker)
         await queue.renew(worker, lease=45.0, heartbeat=Heartbeat(created=7, pace=2.5, stopping=True))
         row = await session.fetchrow(
@@ -338,7 +338,7 @@ class TestLeases:
     async def test_a_living_workers_requests_are_its_own(
         self, queue: PostgresQueue, worker: int, session: "Session"
     ) -> None:
-        """A rescue leaves alone what has a lease, however old the claim is."""
+        """A rescue ignores claims with a valid lease, however old they are."""
         await insert(session)
         await claim(queue, worker)
         await session.execute("UPDATE provisioner.in_flight SET claimed_at = now() - interval '1 day'")
@@ -347,10 +347,10 @@ class TestLeases:
 
 
 class TestRescue:
-    """What a worker held that is gone."""
+    """The claims of a lost worker."""
 
     async def test_waits_and_is_in_doubt(self, queue: PostgresQueue, worker: int, session: "Session") -> None:
-        """It is tried again after the pause, with another attempt, and looked up first."""
+        """It is retried after the pause, with another attempt, and looked up first."""
         request = await insert(session)
         (first,) = (await claim(queue, worker)).claims
         await lapse(session, worker)
@@ -372,7 +372,7 @@ class TestRescue:
         assert sent.sent_at < sent.ended_at <= second.claimed_at
 
     async def test_is_written_down(self, queue: PostgresQueue, worker: int, session: "Session") -> None:
-        """The attempt log tells which attempt of whom was lost."""
+        """The attempt log shows which attempt of which worker was lost."""
         request = await insert(session)
         await claim(queue, worker)
         await lapse(session, worker)
@@ -383,7 +383,7 @@ class TestRescue:
         assert row["error_code"] == "outcome_unknown"
 
     async def test_is_taken_over_once(self, queue: PostgresQueue, worker: int, session: "Session") -> None:
-        """Rescuers that come together share the work."""
+        """Concurrent rescues share the work."""
         await insert_many(session, 50)
         await claim(queue, worker)
         await lapse(session, worker)
@@ -394,7 +394,7 @@ class TestRescue:
     async def test_includes_claims_without_a_worker(
         self, queue: PostgresQueue, worker: int, session: "Session"
     ) -> None:
-        """A claim that was committed while its worker was struck off is found, too."""
+        """A claim that was committed while its worker was removed is found too."""
         await insert(session)
         await claim(queue, worker)
         await session.execute("DELETE FROM provisioner.workers")
@@ -403,7 +403,7 @@ class TestRescue:
     async def test_remembers_earlier_failed_attempts(
         self, queue: PostgresQueue, worker: int, session: "Session"
     ) -> None:
-        """What was counted before stays counted; what was lost is no fault of the row's."""
+        """Earlier counts stay, and a lost attempt is not the row's fault."""
         await insert(session)
         (first,) = (await claim(queue, worker)).claims
         await queue.settle(worker, [a_settlement(first, Retry(delay=0.0, message="no", counted=True))])
@@ -419,7 +419,7 @@ class TestRescue:
     async def test_of_a_cancelled_request_keeps_that_it_was_called_off(
         self, queue: PostgresQueue, worker: int, session: "Session"
     ) -> None:
-        """The next worker looks it up, and makes nothing."""
+        """The next worker looks it up, and creates nothing."""
         await insert(session)
         held = ids(await claim(queue, worker))
         await session.execute("SELECT provisioner.cancel($1::bigint[])", held)
@@ -432,17 +432,17 @@ class TestRescue:
 
 
 class TestLook:
-    """The look around that a worker takes every second."""
+    """A worker's poll, once a second."""
 
     async def test_an_idle_system_shows_nothing(self, queue: PostgresQueue, worker: int, session: "Session") -> None:
-        """Nothing in line, nothing due, nobody lapsed: only the time."""
+        """Nothing in line, nothing due, no lease expired: only the time."""
         assert worker
         snapshot = await queue.poll(marks={"default": FRONT}, served={})
         assert (snapshot.next_due, snapshot.lapsed, snapshot.paused, snapshot.heads) == (None, False, frozenset(), {})
         assert abs(snapshot.now - await session.fetchval("SELECT now()")) < timedelta(seconds=5)
 
     async def test_shows_what_there_is(self, queue: PostgresQueue, worker: int, session: "Session") -> None:
-        """The heads of our targets' lines, what is due next, who is paused, and that somebody's lease ran out."""
+        """The heads of our targets' lines, the next due time, the paused targets, and an expired lease."""
         later = await session.fetchval("SELECT now() + interval '1 hour'")
         first = await insert(session, priority=4)
         second = await insert(session, target="eu")
@@ -457,7 +457,7 @@ class TestLook:
         assert snapshot.lapsed
 
     async def test_looks_from_the_mark_on(self, queue: PostgresQueue, session: "Session") -> None:
-        """What stands before the mark is not reported."""
+        """Requests before the mark are not reported."""
         await insert_many(session, 1, each=5)
         third = await session.fetchval("SELECT id FROM provisioner.ready WHERE turn = 3")
         assert (await queue.poll(marks={"default": QueuePosition(0, 3)}, served={})).heads == {
@@ -474,10 +474,10 @@ class TestLook:
 
 
 class TestPromote:
-    """What has waited for its time."""
+    """Requests that have become due."""
 
     async def test_is_put_in_line_when_it_is_due(self, queue: PostgresQueue, session: "Session") -> None:
-        """What is due moves, up to the limit, and the newcomers' foremost place by target is told."""
+        """Due requests move, up to the limit, and the first new position of each target is returned."""
         await insert_many(session, 10)
         await insert(session, target="eu", priority=2)
         await session.execute("UPDATE provisioner.connection_requests SET not_before = now() + interval '1 hour'")
@@ -521,7 +521,7 @@ class TestPromote:
     async def test_what_was_tried_before_and_is_given_back_keeps_its_place(
         self, queue: PostgresQueue, worker: int, session: "Session"
     ) -> None:
-        """A worker that stops puts nobody behind those that were never tried."""
+        """A worker that stops does not put its requests behind untried ones."""
         await insert_many(session, 5)
         first = (await claim(queue, worker, limit=1)).claims[0]
         await queue.settle(worker, [a_settlement(first, Retry(delay=0.0, message="no"))])
@@ -542,7 +542,7 @@ class TestPromote:
 
 
 class TestDisown:
-    """Requests for a target that nobody knows."""
+    """Requests for an unknown target."""
 
     async def test_fail_by_name(self, queue: PostgresQueue, worker: int, session: "Session") -> None:
         """They are failed with what to do about it; those of living workers' targets are left alone."""
@@ -572,7 +572,7 @@ class TestDisown:
         assert list(await queue.fail_unknown_targets(100)) == []
 
     async def test_what_was_known_is_forgotten(self, queue: PostgresQueue, worker: int, session: "Session") -> None:
-        """Somebody empties `targets`, or restores without it: a worker that is there still knows its own."""
+        """If `targets` is emptied, or omitted from a restore, a running worker still knows its own."""
         assert worker
         await insert(session)
         await session.execute("TRUNCATE provisioner.targets")
@@ -589,7 +589,7 @@ class TestWorkLeft:
     """What `run --drain` waits for."""
 
     async def test_is_what_can_be_done_now(self, queue: PostgresQueue, worker: int, session: "Session") -> None:
-        """Ready, in flight, and waiting for another attempt; not what is finished or scheduled for later."""
+        """Ready, in flight, and waiting for another attempt; not finished or scheduled for later."""
         assert not await queue.work_left(TARGETS)
         later = await session.fetchval("SELECT now() + interval '1 hour'")
         await insert(session, name="later", not_before=later)
@@ -645,7 +645,7 @@ async def test_a_database_without_the_schema_says_what_to_do(empty_database: Dat
 
 @pytest.mark.parametrize("file", ["claim", "maintenance", "settle", "permits"])
 async def test_no_statement_depends_on_the_search_path(session: "Session", file: str) -> None:
-    """Every name is written with its schema, for a pooler may share a session whose path is anything."""
+    """Every name is qualified with its schema, because a pooler may share a session with any search path."""
     await session.execute("SET search_path = ''")
     for statement in statements(file).values():
         await session.prepare(statement)

@@ -1,6 +1,6 @@
 """No statement of the journey reads a table whole, however long the queue is and whatever the planner knows of it.
 
-The real queue runs against a million rows; the server's own counters tell what was read.
+The real queue runs against hundreds of thousands of rows; the server's own counters tell what was read.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 # One process makes the large database, once.
 pytestmark = pytest.mark.xdist_group("queue_plan")
 
-READY: Final = 1_000_000
+READY: Final = 400_000
 KNOWN: Final = 100_000  # rows of the wide table, of `incidents` and of `waiting`: enough for a plan to go wrong
 LOT: Final = 100
 ROUNDS: Final = 8  # from the sixth on the server prefers a plan that is made for no argument in particular
@@ -71,9 +71,9 @@ INSERT INTO provisioner.attempt_state (id, attempt, sent, failures, since, error
 
 @pytest.fixture(scope="module")
 def large(databases: Databases, template_database: str) -> Iterator[Database]:
-    """Lend a database with a million requests in line, made once."""
+    """Lend a database with so many requests in line, made once."""
     with databases.fresh(template_database) as made:
-        with ThreadPoolExecutor(1) as thread:  # so that the event loops of the tests are left alone
+        with ThreadPoolExecutor(1) as thread:  # so that the event loops of the tests are not affected
             thread.submit(asyncio.run, _fill(made.url)).result()
         yield made
 
@@ -85,7 +85,7 @@ async def _fill(url: str) -> None:
 
 @dataclass(slots=True)
 class Bench:
-    """Runs one step of the journey in sessions of its own and tells what was read for it."""
+    """Runs one step of the journey in its own sessions and reports what was read."""
 
     url: str
     session: "Session"
@@ -101,7 +101,7 @@ class Bench:
         finally:
             await pool.close()
         away: Callable[[], bool | Awaitable[bool]] = partial(_away, self.session)
-        await eventually(away)  # a session reports what it did when it ends
+        await eventually(away)  # a session reports its statistics when it ends
         after = await self._counters()
         return {table: (after[table][0] - before[table][0], after[table][1] - before[table][1]) for table in WATCHED}
 
@@ -152,20 +152,20 @@ async def releasing(bench: Bench, queue: PostgresQueue) -> None:
 
 
 async def looking(bench: Bench, queue: PostgresQueue) -> None:
-    """Look around from where the queue is served."""
+    """Poll from where the queue has been served."""
     for turn in range(ROUNDS):
         mark = QueuePosition(0, bench.start.turn + turn if bench.start != FRONT else turn)
         assert (await queue.poll(marks={"default": mark}, served={"default": mark})).heads
 
 
 async def promoting(_bench: Bench, queue: PostgresQueue) -> None:
-    """Put what is due in line."""
+    """Promote due requests."""
     for _ in range(ROUNDS):
         assert await queue.promote(LOT)
 
 
 async def retrying(bench: Bench, queue: PostgresQueue) -> None:
-    """Claim what was tried before and is due again, from where it stands before all others."""
+    """Claim retries that are due, from their position before all others."""
     bench.worker = bench.worker or await queue.register(name="w", targets=["default"], lease=600.0)
     for _ in range(ROUNDS):
         start = (await queue.promote(LOT))["default"]
@@ -175,20 +175,20 @@ async def retrying(bench: Bench, queue: PostgresQueue) -> None:
 
 
 async def wiping(_bench: Bench, queue: PostgresQueue) -> None:
-    """Look for sealed keys of failed requests, some of which are still there."""
+    """Look for sealed keys of failed requests, some of which still exist."""
     for _ in range(ROUNDS):
         assert (await queue.wipe(LOT, keep=86400.0)).more
 
 
 async def disowning(bench: Bench, queue: PostgresQueue) -> None:
-    """Look for targets that nobody knows, when there is none."""
+    """Look for unknown targets, when there is none."""
     bench.worker = bench.worker or await queue.register(name="w", targets=["default"], lease=600.0)
     for _ in range(ROUNDS):
         assert list(await queue.fail_unknown_targets(LOT)) == []
 
 
 async def rescuing(bench: Bench, queue: PostgresQueue) -> None:
-    """Take over what a lost worker held."""
+    """Take over a lost worker's claims."""
     for _ in range(ROUNDS):
         await bench.claim(queue)
         await bench.session.execute("UPDATE provisioner.workers SET lease_until = now() - interval '1 second'")
@@ -244,7 +244,7 @@ ENOUGH: Final = 20_000
 @pytest.mark.parametrize("plans", ["auto", "force_generic_plan"])
 @pytest.mark.parametrize("analysed", [True, False], ids=["analysed", "not analysed"])
 async def test_no_table_is_read_whole(databases: Databases, large: Database, plans: str, analysed: bool) -> None:
-    """Every step reads what it needs, by plans for the argument at hand and by plans for any."""
+    """Every step reads only what it needs, by custom plans and by generic plans."""
     read: dict[str, dict[str, tuple[int, int]]] = {}
     with databases.fresh(large.name) as copy:
         async with connected(copy.url) as session:

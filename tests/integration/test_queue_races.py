@@ -26,7 +26,7 @@ DELETE = "DELETE FROM provisioner.connection_requests"
 
 @pytest.fixture
 async def sessions(database: Database) -> AsyncIterator[tuple["Session", "Session", "Session"]]:
-    """Lend a worker's session, a user's, and one that looks on."""
+    """Provide the sessions of a worker, a user, and an observer."""
     async with AsyncExitStack() as stack:
         yield (
             await stack.enter_async_context(connected(database.url)),
@@ -44,7 +44,7 @@ async def waits(onlooker: "Session", session: "Session") -> bool:
 async def meanwhile(
     sessions: tuple["Session", "Session", "Session"], moved: tuple[str, *tuple[object, ...]], statement: str
 ) -> BaseException | None:
-    """Let a worker's move commit while a user's statement is under way; returns what that one raised."""
+    """Commit a worker's step while a user's statement is running; returns the error of that statement."""
     worker, user, onlooker = sessions
     async with asyncio.TaskGroup() as group:
         transaction = worker.transaction()
@@ -99,14 +99,14 @@ class TestADelete:
     async def test_while_it_is_claimed_takes_the_claim_along(
         self, sessions: tuple["Session", "Session", "Session"]
     ) -> None:
-        """Nothing is left in flight that nobody can settle."""
+        """Nothing stays in flight that no worker can settle."""
         await insert(sessions[1])
         assert await meanwhile(sessions, A_CLAIM, DELETE) is None
         assert await places(sessions[2]) == {}
 
     async def test_while_it_comes_due_leaves_nothing(self, sessions: tuple["Session", "Session", "Session"]) -> None:
         """A request that is put in line during the delete is not left in line."""
-        # What were left behind would be claimed into `in_flight`, never returned, and waited for by a drain for ever.
+        # A place left behind would be claimed into `in_flight`, never returned, and block a drain for ever.
         await insert(sessions[1])
         await sessions[1].execute("UPDATE provisioner.connection_requests SET not_before = now()")
         await soon(sessions[1])
@@ -120,7 +120,7 @@ class TestACall:
     async def test_while_it_is_claimed_reaches_the_claim(
         self, sessions: tuple["Session", "Session", "Session"]
     ) -> None:
-        """The claim is marked, so that its end is the request's end."""
+        """The claim is marked, so that its end cancels the request."""
         await insert(sessions[1])
         off = "SELECT provisioner.cancel(ARRAY (SELECT id FROM provisioner.connection_requests))"
         assert await meanwhile(sessions, A_CLAIM, off) is None

@@ -1,4 +1,4 @@
-"""How claims end: written once, by who holds them, and nothing that a row must not keep is kept."""
+"""Claims end by one statement of their owner, and nothing is kept that a row must not keep."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -70,7 +70,7 @@ class TestSucceed:
     async def test_after_failed_attempts_leaves_none(
         self, queue: PostgresQueue, worker: int, session: "Session"
     ) -> None:
-        """What went wrong before is forgotten, but for the number of creates."""
+        """Earlier errors are cleared, except for the number of creates."""
         await queue.settle(worker, [a_settlement(await one(queue, worker, session), LATER)])
         await soon(session)
         await queue.promote(10)
@@ -105,7 +105,7 @@ class TestSucceed:
         for _ in range(30):
             claims = (await queue.claim(worker, target="default", start=FRONT, limit=100)).claims
             await queue.settle(worker, [a_settlement(claim) for claim in claims])
-        await pool.close()  # a session reports what it did when it ends
+        await pool.close()  # a session reports its statistics when it ends
         updated: Callable[[], int | Awaitable[int]] = partial(_hot_updates, session)
         # A row ends nearly twice as wide as it begins, and a batch updates all rows of a page at once: with the
         # fillfactor of 35 every update is in place, and the table ends up smaller than with 65.
@@ -123,7 +123,7 @@ async def _hot_updates(session: "Session") -> int:
 
 
 class TestEvidence:
-    """What is in doubt is kept, and no more of it than is needed."""
+    """The creates in doubt are kept, and no more of them than necessary."""
 
     async def test_what_a_stale_worker_made_is_told(
         self, queue: PostgresQueue, worker: int, session: "Session"
@@ -157,7 +157,7 @@ class TestFail:
     """A person has to act."""
 
     async def test_is_recorded_with_its_reason(self, queue: PostgresQueue, worker: int, session: "Session") -> None:
-        """The row names what is wrong; what is known of its attempts is kept for a later `retry`."""
+        """The row has the error; its attempt state is kept for a later `retry`."""
         claim = await one(queue, worker, session, credential=SEALED)
         await queue.settle(worker, [a_settlement(doubted(claim), REFUSED)])
         row = await row_of(session, claim.request.id)
@@ -182,7 +182,7 @@ class TestFail:
         assert await count(session, "sent_creates") == 1
 
     async def test_of_a_cancelled_request_ends_it(self, queue: PostgresQueue, worker: int, session: "Session") -> None:
-        """Who was called off meanwhile and made nothing is cancelled, not failed."""
+        """A request that was cancelled meanwhile and made nothing is cancelled instead of failed."""
         claim = await one(queue, worker, session)
         await call_off(session, claim)
         await queue.settle(worker, [a_settlement(claim, REFUSED)])
@@ -191,7 +191,7 @@ class TestFail:
     async def test_of_a_cancelled_request_wipes_its_key(
         self, queue: PostgresQueue, worker: int, session: "Session"
     ) -> None:
-        """Every way of being cancelled ends the life of the sealed key."""
+        """Every kind of cancellation wipes the sealed key."""
         claim = await one(queue, worker, session, credential=SEALED)
         await call_off(session, claim)
         await queue.settle(worker, [a_settlement(claim, REFUSED)])
@@ -202,7 +202,7 @@ class TestPutBack:
     """It is tried again."""
 
     async def test_waits_and_shows_why(self, queue: PostgresQueue, worker: int, session: "Session") -> None:
-        """The view tells the last error of a request that will be tried again, and when."""
+        """The view shows the last error and the next attempt of a request that will be retried."""
         claim = await one(queue, worker, session)
         await queue.settle(worker, [a_settlement(claim, LATER)])
         row = await session.fetchrow("SELECT *, next_attempt_at - now() AS pause FROM provisioner.request_status")
@@ -228,7 +228,7 @@ class TestPutBack:
     async def test_does_not_come_back_once_called_off(
         self, queue: PostgresQueue, worker: int, session: "Session"
     ) -> None:
-        """Who was cancelled in flight and certainly made nothing is finished, its sealed key wiped."""
+        """A request that was cancelled in flight and certainly made nothing ends, and its sealed key is wiped."""
         claim = await one(queue, worker, session, credential=SEALED)
         await call_off(session, claim)
         report = await queue.settle(worker, [a_settlement(claim, LATER)])
@@ -240,7 +240,7 @@ class TestPutBack:
     async def test_is_looked_up_once_more_when_in_doubt(
         self, queue: PostgresQueue, worker: int, session: "Session"
     ) -> None:
-        """Who was cancelled in flight and is in doubt goes on until a look-up ends it, and stays cancelled."""
+        """A request that was cancelled in flight and is in doubt continues until a look-up ends it."""
         claim = await one(queue, worker, session)
         await call_off(session, claim)
         await queue.settle(worker, [a_settlement(doubted(claim), replace(LATER, delay=1.0))])
@@ -251,7 +251,7 @@ class TestPutBack:
 
 
 class TestCancel:
-    """It was called off and made nothing."""
+    """It was cancelled and made nothing."""
 
     async def test_ends_it(self, queue: PostgresQueue, worker: int, session: "Session") -> None:
         """The row is finished, its key wiped, and nothing of it is left in the queue."""
@@ -264,7 +264,7 @@ class TestCancel:
 
 
 class TestFencing:
-    """Who does not hold a request settles nothing."""
+    """A worker that does not own a claim settles nothing."""
 
     @pytest.mark.parametrize("outcome", [Succeed(connection=a_connection()), REFUSED, LATER, Cancel()], ids=repr)
     async def test_a_stale_worker_changes_nothing(
@@ -274,7 +274,7 @@ class TestFencing:
         session: "Session",
         outcome: Outcome,
     ) -> None:
-        """A late result of a request that others took over meanwhile is told apart and written nowhere."""
+        """A late result for a request that others took over is recognised and not recorded."""
         stale = await one(queue, worker, session, credential=SEALED)
         await lapse(session, worker)
         await queue.rescue(pause=0.0)
@@ -292,7 +292,7 @@ class TestFencing:
     async def test_the_same_attempt_of_another_worker_is_anothers(
         self, queue: PostgresQueue, worker: int, session: "Session", outcome: Outcome
     ) -> None:
-        """What was given back unsent is claimed under the same attempt again: who gave it back settles nothing."""
+        """A claim that was given back unsent keeps its attempt; its former owner settles nothing."""
         first = await one(queue, worker, session)
         await queue.release(worker, [first])
         other = await queue.register(name="other", targets=["default"], lease=60.0)
@@ -329,7 +329,7 @@ class TestFencing:
     async def test_a_deleted_request_is_settled_by_nobody(
         self, queue: PostgresQueue, worker: int, session: "Session"
     ) -> None:
-        """What was deleted in flight stays deleted."""
+        """A request that was deleted in flight stays deleted."""
         claim = await one(queue, worker, session)
         await session.execute("DELETE FROM provisioner.connection_requests")
         for outcome in (Succeed(connection=a_connection()), REFUSED, LATER):
@@ -362,7 +362,7 @@ class TestBatch:
     async def test_tells_what_was_settled_and_what_was_not(
         self, queue: PostgresQueue, worker: int, session: "Session"
     ) -> None:
-        """One row that others took over does not hold up the rest."""
+        """One row that others took over does not delay the rest."""
         await insert_many(session, 3)
         first, *rest = await claimed(queue, worker)
         await session.execute("DELETE FROM provisioner.in_flight WHERE id = $1", first.request.id)
@@ -382,7 +382,7 @@ class TestBatch:
     async def test_what_can_never_be_written_is_no_outage(
         self, queue: PostgresQueue, worker: int, session: "Session"
     ) -> None:
-        """A value that the database will never take must not look like a passing trouble, or it is tried for ever."""
+        """A value that the database can never store must not look like temporary trouble, or it is retried for ever."""
         claim = await one(queue, worker, session)
         broken = a_settlement(claim, Succeed(connection=a_connection(id="no uuid at all")))
         with pytest.raises(OutcomeUnstorable):
@@ -394,7 +394,7 @@ class TestBatch:
 
 
 class TestLog:
-    """What was tried, and what came of it."""
+    """The attempts and their outcomes."""
 
     async def test_has_each_call(self, queue: PostgresQueue, worker: int, session: "Session") -> None:
         """Every call of an attempt is written down; the last one has the code that it ended with."""
@@ -415,7 +415,7 @@ class TestLog:
         ]
 
     async def test_has_what_was_sent_in_vain_too(self, queue: PostgresQueue, worker: int, session: "Session") -> None:
-        """An attempt that lost its claim is written down, for it was sent."""
+        """An attempt whose claim was lost is logged, because it was sent."""
         claim = await one(queue, worker, session)
         await lapse(session, worker)
         await queue.rescue(pause=0.0)

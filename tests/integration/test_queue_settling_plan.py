@@ -28,7 +28,7 @@ NAME = "settling"
 
 
 async def carry(queue: PostgresQueue, worker: int, requests: int, outcome: Outcome) -> None:
-    """Claim and settle so many, lot by lot."""
+    """Claim and settle this many, lot by lot."""
     start = FRONT
     for _ in range(requests // LOT):
         brought = await queue.claim(worker, target="default", start=start, limit=LOT)
@@ -38,7 +38,7 @@ async def carry(queue: PostgresQueue, worker: int, requests: int, outcome: Outco
 
 
 async def gone(session: Session) -> bool:
-    """Whether the queue's session has ended, for only then has it told what it read."""
+    """Whether the queue's session has ended, which is when it reports its statistics."""
     return not await session.fetchval("SELECT count(*) FROM pg_stat_activity WHERE application_name = $1", NAME)
 
 
@@ -53,7 +53,7 @@ async def gone(session: Session) -> bool:
     ids=["succeed", "fail", "put_back", "cancel"],
 )
 async def test_settling_passes_no_dead_claims(database: Database, outcome: Outcome) -> None:
-    """With a snapshot held open and the claims' table noted as empty, a lot is settled by one look-up a claim."""
+    """With an open snapshot and statistics of an empty claims' table, a lot costs one look-up per claim."""
     async with connected(database.url) as session, connected(database.url) as old:
         await insert_many(session, SERVED + LOT)
         async with old.transaction(isolation="repeatable_read"):

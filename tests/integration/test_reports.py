@@ -1,4 +1,4 @@
-"""What people are told about the state of things."""
+"""The status that people see."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from provisioner.postgres.reports import (
     read_status,
     seconds_left,
 )
+from tests.support.cli import query
 from tests.support.sessions import opened
 
 if TYPE_CHECKING:
@@ -45,14 +46,14 @@ WHERE e.id = q.id AND (SELECT set_config('provisioner.recording', 'on', true)) =
 async def ask(
     database: Database, count: int, *, target: str = "default", batch: str | None = None, now: int = 99
 ) -> None:
-    """Ask for so many connections; those after the first `now` start tomorrow."""
+    """Insert this many requests; those after the first `now` start tomorrow."""
     await database.execute(ASK, target, batch, now, count)
 
 
 async def end(
     database: Database, count: int, status: str, *, batch: str | None = None, code: str | None = None
 ) -> None:
-    """Finish the first so many that are ready."""
+    """Finish this many of the first ready requests."""
     await database.execute(END, batch, count, status, code)
 
 
@@ -67,7 +68,7 @@ async def test_an_empty_table_is_reported_as_such(database: Lent) -> None:
 
 
 async def test_progress_counts_every_state_by_batch(database: Lent) -> None:
-    """The total and each batch tell how many are in which state; unfinished batches come first."""
+    """The total and each batch are counted by state; unfinished batches come first."""
     async with opened(database) as ours:
         await ask(ours, 4, batch="done")
         await end(ours, 4, "succeeded", batch="done")
@@ -103,7 +104,7 @@ async def test_one_batch_is_reported_alone(database: Lent) -> None:
 
 
 async def test_many_batches_are_cut_short(database: Lent) -> None:
-    """A limit is kept, and what was left out is counted."""
+    """The limit applies, and the omitted batches are counted."""
     async with opened(database) as ours:
         for number in range(5):
             await ask(ours, 1, batch=f"b{number}")
@@ -113,7 +114,7 @@ async def test_many_batches_are_cut_short(database: Lent) -> None:
 
 
 async def test_a_target_tells_what_holds_it(database: Lent) -> None:
-    """Pause, trouble, limit, block and workers are told; a worker whose lease ran out is not at work."""
+    """Pause, trouble, limit, block and workers are shown; a worker with an expired lease does not count."""
     async with opened(database) as ours:
         await ask(ours, 3, now=2)
         for name, lease in (("living", "1 hour"), ("lost", "-1 hour")):
@@ -155,7 +156,7 @@ async def test_a_target_tells_what_holds_it(database: Lent) -> None:
 
 
 async def test_failures_are_grouped_with_their_newest(database: Lent) -> None:
-    """Each error code stands once, the most frequent first, with its newest request for an example."""
+    """Each error code appears once, most frequent first, with its newest request as an example."""
     async with opened(database) as ours:
         await ask(ours, 6)
         await end(ours, 1, "failed", code="gave_up")
@@ -170,7 +171,7 @@ async def test_failures_are_grouped_with_their_newest(database: Lent) -> None:
 
 
 async def test_the_outlook_needs_the_queues_only(database: Lent) -> None:
-    """Targets and workers are told without counting what has ended."""
+    """Targets and workers are shown without counting what has ended."""
     async with opened(database) as ours:
         await ask(ours, 3)
         assert await read_outlook(ours) == ((TargetReport(target="default", pending=3),), NOBODY)
@@ -196,5 +197,34 @@ async def test_the_outlook_needs_the_queues_only(database: Lent) -> None:
 def test_the_slowest_target_tells_how_long_it_takes(
     targets: list[TargetReport], workers: Workers, seconds: float | None
 ) -> None:
-    """What is left is divided by what the limiter allows, or else by what the workers do."""
+    """The remaining requests are divided by the limiter's rate, or else by the workers' pace."""
     assert seconds_left(targets, workers) == seconds
+
+
+async def test_a_target_is_reported_with_its_rotations(database: Lent) -> None:
+    """Their failures and their drift count for the target; a line by its own name is reported alone."""
+    query(
+        database,
+        """
+        INSERT INTO provisioner.connection_requests (project_id, batch) VALUES (gen_random_uuid(), 'mixed');
+        INSERT INTO provisioner.rotation_requests (project_id, batch)
+        VALUES (gen_random_uuid(), 'mixed'), (gen_random_uuid(), 'mixed');
+        SELECT provisioner.finish(ARRAY (SELECT id FROM provisioner.connection_requests), 'failed', 'gave_up', 'no');
+        SELECT provisioner.finish(ARRAY[min(id)], 'failed', 'in_use', 'because') FROM provisioner.rotation_requests;
+        UPDATE provisioner.rotation_requests SET status = 'succeeded', finished_at = now() - interval '1 hour'
+        WHERE status = 'pending';
+        INSERT INTO provisioner.drifts (id, target, drift)
+        SELECT max(id), 'default/rotations', 'failing' FROM provisioner.rotation_requests;
+        """,
+    )
+    async with opened(database) as ours:
+        whole, line, other = [await read_status(ours, target=name) for name in ("default", "default/rotations", "eu")]
+    assert whole.progress is not None
+    assert line.progress is not None
+    assert (whole.progress.requests, whole.progress.failed) == (3, 2)
+    assert [each.batch for each in whole.batches] == ["mixed"]
+    assert {each.error_code: each.example for each in whole.failures} == {"gave_up": "no", "in_use": "because"}
+    assert (whole.drifted, whole.drifted_rotations) == (1, 1)
+    assert (line.progress.requests, line.drifted) == (2, 1)
+    assert [each.error_code for each in line.failures] == ["in_use"]
+    assert (other.progress, other.failures, other.drifted) == (None, (), 0)

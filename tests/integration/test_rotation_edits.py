@@ -1,4 +1,4 @@
-"""Rotations that are edited after they were made: what is sent, what is refused, and what a lost answer changes."""
+"""Rotations that are edited after they were made: what is sent or refused, and the effect of a lost answer."""
 
 from __future__ import annotations
 
@@ -92,18 +92,18 @@ async def test_what_it_was_made_with_stays(database: Database, assignment: str, 
     """The refusal names the column, and what to do instead."""
     async with fleet(database) as it:
         await made(it)
-        with pytest.raises(asyncpg.ObjectNotInPrerequisiteStateError, match=f"made with its {column}:") as refused:
+        with pytest.raises(asyncpg.ObjectNotInPrerequisiteStateError, match=f"created with its {column}:") as refused:
             await edit(it, assignment)
         assert "Insert another request" in str(refused.value.hint)
 
 
 async def test_what_workers_record_is_theirs(database: Database) -> None:
-    """Nobody else writes which rotation is recorded; that a key left behind was deleted is for people to say."""
+    """Only workers write which rotation is recorded; people may say that a key left behind was deleted."""
     async with fleet(database) as it:
         await made(it)
         await it.session.execute("SET provisioner.recording = 'off'")  # tests may write what workers record
         for column in ("rotation_id = gen_random_uuid()", "status = 'failed'", "left_behind = 'a key'", "attempts = 9"):
-            with pytest.raises(asyncpg.ObjectNotInPrerequisiteStateError, match="what workers record"):
+            with pytest.raises(asyncpg.ObjectNotInPrerequisiteStateError, match="only workers may change"):
                 await edit(it, column)
         async with it.session.transaction():
             await it.session.execute("SET LOCAL provisioner.recording = 'on'")
@@ -113,7 +113,7 @@ async def test_what_workers_record_is_theirs(database: Database) -> None:
 
 @pytest.mark.parametrize(("fault", "sent"), [("cut-after-commit", 1), ("cut-before-commit", 2)])
 async def test_a_lost_answer_is_found_out_by_a_read(database: Database, fault: str, sent: int) -> None:
-    """What has reached Infisical is not sent again, and what has not is."""
+    """An edit that has reached Infisical is not sent again, and one that has not is."""
     async with fleet(database) as it:
         request = await made(it)
         it.simulator.configure(changeFaults={fault: 1.0})
@@ -130,7 +130,7 @@ async def test_a_lost_answer_is_found_out_by_a_read(database: Database, fault: s
 
 
 async def test_an_edit_that_is_refused_can_be_corrected(database: Database) -> None:
-    """A secret that is taken fails the request, whose rotation stays as it was until another one is chosen."""
+    """A secret that is taken fails the request, whose rotation stays as it was until another secret is chosen."""
     async with fleet(database) as it:
         request = await made(it)
         place = {"projectId": it.simulator.projects[0], "environment": "prod", "path": "/"}
@@ -139,7 +139,7 @@ async def test_an_edit_that_is_refused_can_be_corrected(database: Database) -> N
         failed = await it.becomes(request, "failed")
         assert failed["error_code"] == "secret_exists"
         assert (failed["rotation_id"] is not None, there(it)["rotationInterval"]) == (True, 30)
-        # What was refused lately may be sent again at once by a retry; an edit waits until nothing can overtake it.
+        # A retry sends a refused edit again at once; another edit waits until nothing can overtake it.
         await it.session.execute("UPDATE provisioner.attempt_state SET updated_at = now() - interval '1 minute'")
         await edit(it, "secret_name = 'FREE'")
         await it.becomes(request, "succeeded")
@@ -190,7 +190,7 @@ async def test_what_was_adopted_is_not_changed(database: Database) -> None:
 
 
 async def test_nothing_is_edited_while_a_create_is_in_doubt(database: Database) -> None:
-    """Not what was sent, nor what the key of a lost create is named by; everything else is."""
+    """Fields that were sent, or that name the key of a lost create, cannot be edited; all others can."""
     async with fleet(database) as it:
         request = await ask(it)
         await it.session.execute(
@@ -210,7 +210,7 @@ async def test_nothing_is_edited_while_a_create_is_in_doubt(database: Database) 
 
 
 async def test_a_worker_that_is_lost_over_an_edit_leaves_no_doubt(database: Database) -> None:
-    """A claim of what is recorded never creates, so no key is said to be left behind, and the edit is sent."""
+    """A claim of a recorded rotation never creates, so no key is left behind, and the edit is sent."""
     async with fleet(database) as it:
         request = await made(it)
         await it.session.execute("SELECT provisioner.pause('default')")

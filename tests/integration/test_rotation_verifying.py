@@ -1,4 +1,4 @@
-"""Rotations that somebody changed in Infisical: found, told, and put in line."""
+"""Rotations that were changed in Infisical are found, reported, and corrected."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
+from provisioner.postgres.search import read_request
 from provisioner.sandbox.audit import audit_rotations
 from provisioner.sandbox.simulator import Options
 from tests.support.cli import provisioner, query
 from tests.support.fleet import Fleet
 from tests.support.rotations import QUICK, ROUTE, ask, connect, fleet
+from tests.support.sessions import opened
 from tests.support.ways import daemon
 
 if TYPE_CHECKING:
@@ -33,14 +35,14 @@ async def tamper(it: Fleet[Any], method: str, path: str, body: Any = None, **que
 
 
 async def verify(it: Fleet, *options: str) -> tuple[int, dict[str, Any]]:
-    """Run the command beside the workers; its exit status and what it says."""
+    """Run the command beside the workers; returns its exit status and output."""
     done = await asyncio.to_thread(provisioner, "verify", "--json", *options, more=it.environment())
     assert not done.stderr
     return done.returncode, json.loads(done.stdout)
 
 
 async def test_what_was_changed_is_found_and_put_in_line(database: Database) -> None:
-    """Each difference is named; what is gone is made again, the rest is sent, and what Infisical repeats stays."""
+    """Each difference is named; a missing rotation is made again, others are sent, and Infisical's retries stay."""
     async with fleet(database, projects=3) as it:
         ids = []
         for project in range(3):
@@ -86,7 +88,7 @@ async def test_what_was_changed_is_found_and_put_in_line(database: Database) -> 
 
 
 async def test_what_was_adopted_is_left_as_it_is(database: Database) -> None:
-    """Somebody else chose its schedule and spending: only a name that changed or a key that fails is told."""
+    """Its creator chose schedule and spending: only a changed name or a failing key is reported."""
     async with fleet(database) as it:
         await connect(it)
         await it.start()
@@ -118,6 +120,14 @@ async def test_the_daemon_verifies_rotations_too(database: Database) -> None:
         drift = "SELECT id, drift FROM provisioner.rotation_status WHERE drift IS NOT NULL"
         assert query(database, drift) == f"{request}|rescheduled"
         assert query(database, "SELECT target, drift FROM provisioner.drifts") == "default/rotations|rescheduled"
+        verified = (
+            "r.id, r.verified_at = v.started_at FROM provisioner.rotation_status AS r, provisioner.verify_rounds AS v"
+        )
+        assert query(database, f"SELECT {verified} WHERE v.target = 'default/rotations'") == f"{request}|t"
+        async with opened(database) as ours:
+            story = await read_request(ours, request)
+        assert story is not None
+        assert (story.drift, story.verified_at is not None) == ("rescheduled", True)
         told = provisioner("status", database=database)
         assert told.returncode == 1
         assert "1 rotation is not as recorded in Infisical" in " ".join(told.stdout.split())

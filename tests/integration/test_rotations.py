@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from datetime import timedelta
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import pytest
 
 from provisioner.core.alerts import Kind, find_alerts, incidents
+from provisioner.core.explain import Formatters, explain
 from provisioner.postgres import kinds
+from provisioner.postgres.detail import read_detail
 from provisioner.postgres.pool import Database as Pool
 from provisioner.postgres.reports import read_status
 from provisioner.sandbox.audit import audit_rotations
@@ -52,7 +55,7 @@ async def test_it_waits_for_its_connection_at_no_cost_and_starts_at_once(databas
 
 
 async def test_a_failed_connection_fails_its_rotation_and_revives_it(database: Database) -> None:
-    """The rotation fails with its connection, says so, and goes on by itself once that has been retried."""
+    """The rotation fails with its connection, says so, and continues by itself once that has been retried."""
     async with fleet(database) as it:
         await it.start()
         connection = await connect(it, credential="nobody-has-it")
@@ -69,7 +72,7 @@ async def test_a_failed_connection_fails_its_rotation_and_revives_it(database: D
 
 
 async def test_a_plan_without_rotations_holds_all_and_spends_no_row(database: Database) -> None:
-    """One answer opens the line's breaker: it is told once, connections go on, and no rotation has lost anything."""
+    """One answer opens the line's breaker: it is reported once, connections continue, and no rotation has failed."""
     async with fleet(database, projects=6) as it:
         it.simulator.configure(planRestricted=True)
         for project in range(6):
@@ -87,19 +90,26 @@ async def test_a_plan_without_rotations_holds_all_and_spends_no_row(database: Da
         assert [tuple(each) for each in states] == [("pending", 0)]
         pool = Pool(database.url, size=1)
         try:
-            seen = await read_status(pool)
+            looks = [await read_status(pool, target=target) for target in (None, "default", "default/rotations")]
+            request = await it.session.fetchval("SELECT min(id) FROM provisioner.rotation_requests")
+            detail = await read_detail(pool, request)
         finally:
             await pool.close()
-        assert [(each.kind, each.subject, each.requests) for each in find_alerts(seen)] == [
-            (Kind.HELD, "default/rotations", 6)
-        ]
-        assert incidents(seen) == ()
+        for seen in looks:
+            assert [(each.kind, each.subject, each.requests) for each in find_alerts(seen)] == [
+                (Kind.HELD, "default/rotations", 6)
+            ]
+            assert incidents(seen) == ()
+        assert [look.progress.requests if look.progress else 0 for look in looks] == [12, 12, 6]
+        assert detail is not None
+        advice = explain(detail, Formatters(str, str))
+        assert "the plan of Infisical at default has no secret rotations: change the plan" in advice[-1]
         spent = "SELECT coalesce(sum(failures), 0) FROM provisioner.attempt_state"
         assert await it.session.fetchval(spent) == 0
 
 
 async def test_refusals_have_their_codes(database: Database) -> None:
-    """What Infisical or OpenRouter refuses ends the row with its own code, and leaves no key behind."""
+    """A refusal of Infisical or OpenRouter ends the row with its own code, and leaves no key behind."""
     async with fleet(database, projects=3) as it:
         place = {"projectId": it.simulator.projects[1], "environment": "prod", "path": "/"}
         it.simulator.configure(
@@ -118,7 +128,7 @@ async def test_refusals_have_their_codes(database: Database) -> None:
 
 
 async def test_somebody_elses_rotation_is_left_alone(database: Database) -> None:
-    """`fail` says that it is there, `adopt` records it; neither makes a key."""
+    """`fail` reports the existing rotation, `adopt` records it; neither makes a key."""
     async with fleet(database, projects=2) as it:
         for project in range(2):
             await connect(it, project)
@@ -154,7 +164,7 @@ async def test_what_may_have_been_left_behind_is_told(database: Database) -> Non
 
 
 async def test_operators_and_edits(database: Database) -> None:
-    """Cancel and retry know rotations; what is sent can be edited until something may have been made of it."""
+    """Cancel and retry work for rotations; they can be edited until something may have been made."""
     async with fleet(database) as it:
         request = await ask(it)
         cancelled = await it.session.fetch("SELECT * FROM provisioner.cancel($1)", [request])
@@ -178,7 +188,7 @@ async def test_operators_and_edits(database: Database) -> None:
 async def test_removing_a_connection_removes_its_rotation_first(
     database: Database, taking: str, left: tuple[int, int]
 ) -> None:
-    """In that order, for Infisical does not delete what is in use; secret and keys stay unless the wish takes them."""
+    """In that order, because Infisical does not delete what is in use; secret and keys stay unless requested."""
     async with fleet(database) as it:
         connection, request = await connect(it), await ask(it)
         await it.start()
@@ -202,7 +212,7 @@ async def test_removing_a_connection_removes_its_rotation_first(
 
 
 async def test_rotations_go_with_a_connection_that_is_renamed(database: Database) -> None:
-    """Made or still waiting, they name it as it is called now; its removal still removes them first."""
+    """Made or waiting, rotations follow the new name; the connection's removal still removes them first."""
     async with fleet(database, projects=2) as it:
         connection, unmade = await connect(it), await connect(it, 1)
         waiting = await ask(it, 1, connection="main")
@@ -225,7 +235,7 @@ async def test_rotations_go_with_a_connection_that_is_renamed(database: Database
 
 
 async def test_what_was_never_made_is_removed_at_once(database: Database) -> None:
-    """While it waits nothing has to be done; and what somebody else made is let go, not deleted."""
+    """Nothing has to be done while it waits; a rotation that somebody else made is let go, not deleted."""
     async with fleet(database, projects=2) as it:
         request = await ask(it)
         await it.session.execute("UPDATE provisioner.rotation_requests SET wanted = 'absent'")
@@ -243,7 +253,7 @@ async def test_what_was_never_made_is_removed_at_once(database: Database) -> Non
 
 
 async def test_pausing_the_target_pauses_its_rotations(database: Database) -> None:
-    """Nobody has to know that rotations stand in a line of their own."""
+    """Users need not know that rotations have their own line."""
     async with fleet(database) as it:
         await connect(it)
         await it.start()
@@ -266,7 +276,7 @@ async def test_pausing_the_target_pauses_its_rotations(database: Database) -> No
     "file", ["browse", "candidates", "claim", "detail", "recorded", "reports", "settle", "verifying"]
 )
 async def test_every_statement_is_for_its_own_table(database: Database, file: str, kind: kinds.Kind, own: bool) -> None:
-    """PostgreSQL accepts each statement for each kind and whoever asks; what is changed is in the kind's own table."""
+    """PostgreSQL accepts each statement for each kind and role, and changes go to the kind's own table."""
     other = next(each for each in kinds.KINDS if each is not kind)
     async with connected(database.url) as session:
         for name, sql in kind.sql(file, own=own).items():
@@ -276,7 +286,7 @@ async def test_every_statement_is_for_its_own_table(database: Database, file: st
 
 
 async def test_rotations_outlive_the_table_of_connections(database: Database) -> None:
-    """Their places and the evidence of their creates stay: without it a key that was made would be known to nobody."""
+    """Their places and the evidence of their creates stay: otherwise a key could exist that nobody knows."""
     async with fleet(database, projects=1) as it:
         await connect(it)
         request = await ask(it)
@@ -297,7 +307,7 @@ async def test_rotations_outlive_the_table_of_connections(database: Database) ->
 
 
 async def removed(it: Fleet, ids: list[int], *, adopted: bool = False) -> list[str]:
-    """Have requests removed; what is to come of each."""
+    """Remove requests; returns the expected outcome of each."""
     rows = await it.session.fetch("SELECT outcome FROM provisioner.remove($1, $2) ORDER BY id", ids, adopted)
     return [row["outcome"] for row in rows]
 
@@ -341,7 +351,7 @@ async def test_what_a_removal_takes_with_it(database: Database, secrets: bool, r
 
 
 async def test_what_was_adopted_is_let_go_or_deleted(database: Database) -> None:
-    """Let go it stays with its key and its secret; deleted it is only where that was asked for in so many words."""
+    """Let go, it stays with its key and its secret; it is only deleted on explicit request."""
     async with fleet(database) as it:
         request = await adopting(it)
         assert await removed(it, [request]) == ["let go"]
@@ -358,7 +368,7 @@ async def test_what_was_adopted_is_let_go_or_deleted(database: Database) -> None
 
 
 async def test_a_connection_with_an_adopted_rotation_is_in_use(database: Database) -> None:
-    """Its removal says which rotation uses it; asked for in so many words, both go, the rotation first."""
+    """The error names the rotation that uses it; on explicit request both are deleted, the rotation first."""
     async with fleet(database) as it:
         request = await adopting(it)
         connection = int(await it.session.fetchval("SELECT id FROM provisioner.connection_requests"))
@@ -376,7 +386,7 @@ async def test_a_connection_with_an_adopted_rotation_is_in_use(database: Databas
 
 
 async def test_a_connection_that_a_strangers_rotation_uses(database: Database) -> None:
-    """Nothing of the stranger's is touched, and the request says what is in the way."""
+    """Nothing of others is touched, and the request says what prevents the removal."""
     async with fleet(database) as it:
         await adopting(it)
         await it.session.execute("DELETE FROM provisioner.rotation_requests")
@@ -391,7 +401,7 @@ async def test_a_connection_that_a_strangers_rotation_uses(database: Database) -
 
 @pytest.mark.parametrize("way", ["wanted = 'present'", None])
 async def test_a_connection_does_not_wait_for_ever(database: Database, way: str | None) -> None:
-    """A rotation that is wanted again, or whose row is deleted, before it went lets the connection's removal go on."""
+    """A rotation that is wanted again, or whose row is deleted, lets the connection's removal continue."""
     async with fleet(database) as it:
         connection, request = await connect(it), await ask(it)
         await it.start()
@@ -409,7 +419,7 @@ async def test_a_connection_does_not_wait_for_ever(database: Database, way: str 
 
 
 async def test_cancelled_retried_and_put_aside(database: Database) -> None:
-    """As with connections: a failed one is put aside, an edit that was called off leaves the rotation as it was."""
+    """As for connections: a failed one can be cancelled, and a cancelled edit leaves the rotation unchanged."""
     async with fleet(database, projects=2) as it:
         await connect(it, 0)
         request, hopeless = await ask(it, 0), await ask(it, 0, name="other", secret_path="/nowhere")
@@ -489,3 +499,54 @@ async def test_keys_cannot_be_revoked_while_openrouter_is_away(database: Databas
         state = it.simulator.state()
         assert (len(state["rotations"]), len(state["secrets"]), len(state["keys"])) == (0, 0, 0)
         assert gone["left_behind"] is None
+
+
+@pytest.mark.parametrize(("ends", "becomes"), [("succeeded", "succeeded"), ("failed", "failed")])
+async def test_a_connection_that_ends_at_the_same_moment(database: Database, ends: str, becomes: str) -> None:
+    """Two transactions that do not see each other leave the rotation waiting; a worker lets it follow, even a drain."""
+    async with fleet(database) as it, connected(database.url) as other:
+        connection = await connect(it)
+        async with it.session.transaction():
+            request = await ask(it)
+            # The worker that makes the connection has ended it before this transaction is committed.
+            made = it.simulator.world.insert(
+                name="openrouter", description=None, project_id=it.simulator.projects[0], api_key="sk-or-v1-good"
+            )
+            await other.execute("DELETE FROM provisioner.waiting WHERE id = $1", connection)
+            await other.execute(
+                "UPDATE provisioner.connection_requests SET status = $2, connection_id = $3 WHERE id = $1",
+                connection,
+                ends,
+                made.id,
+            )
+        state = "SELECT state, waits_for FROM provisioner.rotation_status"
+        assert await it.one(state) == ("waiting", "openrouter")
+        await it.start()
+        assert (await it.becomes(request, becomes))["error_code"] == (
+            None if ends == "succeeded" else "connection_failed"
+        )
+
+
+async def test_two_rotations_that_end_at_the_same_moment(database: Database) -> None:
+    """Neither transaction sees that it is the last one; the removal of their connection goes on all the same."""
+    async with fleet(database) as it, connected(database.url) as other:
+        connection = await connect(it)
+        await it.start()
+        await it.until("SELECT status FROM provisioner.connection_requests", "succeeded")
+        await it.stop()
+        one, two = [
+            await ask(it, environment=environment, status="succeeded", rotation_id=uuid4())
+            for environment in ("dev", "prod")
+        ]
+        await it.session.execute("SELECT provisioner.remove(ARRAY [$1::bigint])", connection)
+        ended = "UPDATE provisioner.rotation_requests SET status = 'removed', rotation_id = NULL WHERE id = $1"
+        await it.session.execute("DELETE FROM provisioner.waiting WHERE id >= $1", one)
+        async with it.session.transaction(), other.transaction():
+            await it.session.execute(ended, one)
+            await other.execute(ended, two)
+        waits = "SELECT quarantine FROM provisioner.waiting"
+        assert await it.one(waits) == ("rotations",)
+        # As the sweep does, once it comes by.
+        assert await it.value("SELECT provisioner.put_in_line(m.ids) FROM provisioner.misplaced(0, 100) AS m") == 1
+        await it.start()
+        await it.until("SELECT status FROM provisioner.connection_requests", "removed")

@@ -20,7 +20,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has to hand th
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[PostgresServer]:
-    """Lend a durable server to the tests that only look."""
+    """Provide a durable server to tests that only read."""
     with PostgresServer() as running:
         yield running
 
@@ -37,7 +37,7 @@ class TestWhatRuns:
             assert (server.directory / f".s.PGSQL.{server.port}").is_socket()
 
     def test_the_newest_is_the_default(self, server: PostgresServer) -> None:
-        """Whoever asks for no version gets the newest."""
+        """The default is the newest version."""
         assert int(server.version.split(".")[0]) == max(int(bundled(major)[1].split(".")[0]) for major in (16, 18))
 
     def test_another_installation_can_be_used(self) -> None:
@@ -55,7 +55,7 @@ class TestWhatRuns:
         assert ask(server, "SELECT datcollate || datctype FROM pg_database WHERE datname = 'postgres'") == "CC"
 
     def test_it_is_durable_unless_told_otherwise(self, server: PostgresServer) -> None:
-        """What was committed is on disk, so that killing the server proves something."""
+        """Committed data is on disk, so that killing the server proves something."""
         shown = [ask(server, f"SHOW {name}") for name in ("fsync", "full_page_writes", "synchronous_commit")]
         assert shown == ["on", "on", "on"]
 
@@ -66,7 +66,7 @@ class TestWhatRuns:
             assert ask(server, "SHOW search_path") == '"it\'s", "a\\b"'
 
     def test_two_run_side_by_side(self, server: PostgresServer) -> None:
-        """Servers do not get in each other's way."""
+        """Several servers do not disturb each other."""
         with PostgresServer() as other:
             assert other.port != server.port
             ask(other, "CREATE DATABASE only_here")
@@ -81,7 +81,7 @@ class TestWhatRuns:
             assert ask(server, "SELECT 1") == "1"
 
     def test_the_log_can_be_read(self, server: PostgresServer) -> None:
-        """The end of the server's log shows what it complained about last."""
+        """The end of the server's log shows its latest errors."""
         with pytest.raises(ConnectionError):
             ask(server, "SELECT no_such_column")
         assert 'column "no_such_column" does not exist' in server.log_tail()
@@ -89,7 +89,7 @@ class TestWhatRuns:
 
 
 class TestSafety:
-    """Who may do what."""
+    """File permissions and accounts."""
 
     def test_it_never_runs_as_root(self, server: PostgresServer) -> None:
         """The server belongs to an unprivileged user: us, or another when we are root."""
@@ -98,7 +98,7 @@ class TestSafety:
         assert os.geteuid() in {0, owner}
 
     def test_the_directory_is_private(self, server: PostgresServer) -> None:
-        """Nobody else may enter the directory or read the password in it."""
+        """Nobody else can enter the directory or read the password in it."""
         assert server.directory.stat().st_mode & 0o777 == 0o700
         for name in ("password", "server.log", "data/postgresql.conf"):
             assert (server.directory / name).stat().st_mode & 0o077 == 0, name
@@ -116,7 +116,7 @@ class TestSafety:
         assert ask(server, "SELECT 1", f"postgresql://provisioner:{password}@{place}:{server.port}/postgres") == "1"
 
     def test_the_password_shows_nowhere(self, server: PostgresServer) -> None:
-        """Neither the object's text nor the supervisor's command line tells the password."""
+        """Neither the object's text nor the supervisor's command line shows the password."""
         password = (server.directory / "password").read_text()
         assert password in server.url()
         assert password not in repr(server)
@@ -141,7 +141,7 @@ class TestErrors:
     """It cannot be done, and says what to do."""
 
     def test_a_missing_package_names_the_extra(self) -> None:
-        """Without the extra the message tells how to install it."""
+        """Without the extra the message says how to install it."""
         # -S hides the installed packages.
         script = f"import sys; sys.path.insert(0, {str(CHECKOUT)!r})\n"
         script += "from provisioner.sandbox.postgres import PostgresServer; PostgresServer().start()"
@@ -223,7 +223,7 @@ class TestDatabases:
 
     @pytest.mark.parametrize("turn", ["first", "second"])
     def test_each_test_gets_its_own(self, empty_database: Database, turn: str) -> None:
-        """What one test leaves in its database, no other test finds."""
+        """One test's changes to its database are invisible to other tests."""
         server = empty_database.server
         ask(server, f"CREATE TABLE left_behind AS SELECT '{turn}' AS turn", empty_database.url)
         assert ask(server, "SELECT turn FROM left_behind", empty_database.url) == turn

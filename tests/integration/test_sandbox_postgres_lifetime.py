@@ -20,7 +20,7 @@ on_linux = pytest.mark.skipif(sys.platform != "linux", reason="relies on /proc o
 
 
 def alive(pid: int) -> bool:
-    """Tell whether a process runs; one that merely waits to be reaped does not."""
+    """Whether a process runs; a zombie does not count."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -55,7 +55,7 @@ class Parent:
         self.directory = Path(facts["directory"])
 
     def nothing_is_left(self) -> bool:
-        """Tell whether server, supervisor and directory are gone."""
+        """Whether server, supervisor and directory are gone."""
         return not (alive(self.server) or alive(self.supervisor) or self.directory.exists())
 
 
@@ -73,7 +73,7 @@ class TestStopAndStart:
 
     @pytest.mark.parametrize("mode", ["fast", "immediate"])
     def test_a_restart_keeps_data_and_port(self, mode: StopMode) -> None:
-        """What was committed is there after a restart, also when the stop was a crash."""
+        """Committed data survives a restart, even if the stop was a crash."""
         with PostgresServer() as server:
             ask(server, "CREATE TABLE kept AS SELECT 42 AS answer")
             before = server.pid, server.port
@@ -83,7 +83,7 @@ class TestStopAndStart:
             assert ask(server, "SELECT answer FROM kept") == "42"
 
     def test_a_stopped_server_starts_again(self) -> None:
-        """Between stop and start nobody answers; afterwards the same port and data are back."""
+        """Between stop and start nothing answers; afterwards the same port and data are back."""
         with PostgresServer() as server:
             ask(server, "CREATE TABLE kept AS SELECT 42 AS answer")
             url = server.url()
@@ -97,11 +97,11 @@ class TestStopAndStart:
             assert ask(server, "SELECT answer FROM kept") == "42"
 
     def test_a_killed_server_starts_again(self) -> None:
-        """A server that somebody killed, a busy session included, comes back by start()."""
+        """A killed server, including a busy session, is started again by start()."""
         with PostgresServer() as server:
             ask(server, "CREATE TABLE kept AS SELECT 42 AS answer")
             endless = "SELECT count(*) FROM pg_class, pg_class b, pg_class c, pg_class d, pg_class e"
-            # A session that computes does not notice by itself that the server is gone.
+            # A session that is computing does not notice by itself that the server is gone.
             busy = subprocess.Popen(  # noqa: S603 - our own arguments
                 [server.psql, "--no-psqlrc", f"--command={endless}", server.url()],
                 env={},
@@ -161,7 +161,7 @@ class TestOrphans:
         wait_until(parent.nothing_is_left)
 
     def test_a_parent_killed_early_leaves_nothing(self, reachable_directory: Path) -> None:
-        """A parent that is killed while the server is being made leaves nothing either."""
+        """A parent that is killed while the server is being created leaves nothing either."""
         script = (
             PROLOGUE + f"import tempfile; tempfile.tempdir = {str(reachable_directory)!r}; PostgresServer().start()"
         )
@@ -172,7 +172,7 @@ class TestOrphans:
         wait_until(lambda: not made[0].exists())
 
     def test_a_forked_child_does_not_keep_the_server(self) -> None:
-        """A child that was forked from the parent, and holds its pipes, does not keep the server alive."""
+        """A child process that was forked from the parent, and holds its pipes, does not keep the server alive."""
         parent = Parent(
             PROLOGUE
             + "server = PostgresServer(); server.start()\n"

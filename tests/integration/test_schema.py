@@ -14,7 +14,7 @@ from tests.support import eventually
 from tests.support.builders import project
 from tests.support.operators import finish, postpone
 from tests.support.postgres import Database
-from tests.support.sessions import TABLE, count, insert, places
+from tests.support.sessions import TABLE, count, insert, places, take
 
 if TYPE_CHECKING:
     from tests.support.sessions import Session
@@ -58,19 +58,8 @@ async def heard(database: Database) -> AsyncIterator[list[str]]:
     await connection.close()
 
 
-async def take(session: "Session", request: int, *, attempt: int = 1) -> None:
-    """Put a request that is ready into flight, as a claim does."""
-    await session.execute(
-        "WITH gone AS (DELETE FROM provisioner.ready WHERE id = $1 RETURNING *)"
-        " INSERT INTO provisioner.in_flight (id, attempt, worker, target, rank, project_id, claimed_at)"
-        " SELECT id, $2, 1, target, rank, project_id, now() FROM gone",
-        request,
-        attempt,
-    )
-
-
 async def fence(session: "Session", heard: list[str]) -> list[str]:
-    """What was heard until now: notifications come in the order of their commits."""
+    """The notifications so far, in the order of their commits."""
     mark = f"mark {len(heard)}"
     await session.execute("SELECT pg_notify($1, $2)", CHANNEL, mark)
     await eventually(lambda: mark in heard)
@@ -78,7 +67,7 @@ async def fence(session: "Session", heard: list[str]) -> list[str]:
 
 
 class TestColumns:
-    """The table as it was promised."""
+    """The documented table."""
 
     async def test_are_those_that_were_promised(self, session: "Session") -> None:
         """Each column has its name, its type and its default, and there is no other."""
@@ -148,7 +137,7 @@ class TestInserting:
         assert len(await fence(session, heard)) == 1
 
     async def test_inserting_again_is_harmless(self, session: "Session", heard: list[str]) -> None:
-        """`ON CONFLICT DO NOTHING` adds what is new, and says nothing when nothing is."""
+        """`ON CONFLICT DO NOTHING` adds new rows, and notifies of nothing if there are none."""
         statement = (
             "INSERT INTO provisioner.connection_requests (project_id)"
             " SELECT p::uuid FROM unnest($1::text[]) AS p ON CONFLICT DO NOTHING"
@@ -179,7 +168,7 @@ class TestInserting:
         assert len(await fence(session, heard)) == 1
 
     async def test_a_rollback_leaves_nothing(self, session: "Session", heard: list[str]) -> None:
-        """Rows of a transaction that was rolled back were never there, and nobody was told."""
+        """Rows of a rolled back transaction never existed, and nobody was notified."""
         transaction = session.transaction()
         await transaction.start()
         await insert(session)
@@ -189,13 +178,13 @@ class TestInserting:
         assert await fence(session, heard) == []
 
     async def test_a_statement_of_a_transaction_counts(self, session: "Session", heard: list[str]) -> None:
-        """What a transaction inserts is heard when it commits and not earlier."""
+        """A transaction's notifications arrive when it commits and not earlier."""
         async with session.transaction():
             await insert(session)
         assert len(await fence(session, heard)) == 1
 
     async def test_the_notification_says_where_the_newcomers_stand(self, session: "Session", heard: list[str]) -> None:
-        """Its payload names the foremost place for each target, so that nobody has to look for it."""
+        """The payload names the first position of each target, so that no worker has to search for it."""
         await session.execute(
             "INSERT INTO provisioner.connection_requests (target, project_id, name, priority)"
             " VALUES ('eu', $1, 'a', 0), ('eu', $1, 'b', 0), ('eu', $1, 'c', 7), ('us', $1, 'a', -3)",
@@ -215,7 +204,7 @@ class TestInserting:
         assert read_payload(payload) == {}
 
     async def test_a_time_to_come_is_waited_for(self, session: "Session", heard: list[str]) -> None:
-        """`not_before` in the future waits, in the past does not, and the view tells which."""
+        """A `not_before` in the future waits, one in the past does not, and the view shows which."""
         now = await session.fetchval("SELECT now()")
         later = now + timedelta(hours=1)
         scheduled = await insert(session, not_before=later)
@@ -226,7 +215,7 @@ class TestInserting:
         assert len(await fence(session, heard)) == 1
 
     async def test_what_is_finished_already_is_not_put_in_line(self, session: "Session") -> None:
-        """Rows that are brought along as history stay where they are."""
+        """Rows inserted as history stay where they are."""
         await insert(session, status="succeeded")
         assert await places(session) == {}
 
@@ -250,7 +239,7 @@ class TestInserting:
 
 
 class TestEditing:
-    """Rows that are changed while they are pending."""
+    """Rows that are edited while they are pending."""
 
     async def test_a_new_priority_is_a_new_place(self, session: "Session") -> None:
         """The request waits for a moment and comes back with its new rank, once."""
@@ -271,7 +260,7 @@ class TestEditing:
         assert await places(session) == {"waiting": 1}
 
     async def test_another_target_or_project_is_another_line(self, session: "Session") -> None:
-        """The request moves with everything that says where it stands."""
+        """The request moves with everything that determines its position."""
         await insert(session)
         await session.execute("UPDATE provisioner.connection_requests SET target = 'eu', project_id = $1", project(2))
         row = await session.fetchrow("SELECT target, project_id::text FROM provisioner.waiting")
@@ -283,7 +272,7 @@ class TestEditing:
         [("credential", "team-a"), ("on_conflict", "adopt"), ("batch", "b"), ("project_name", "B")],
     )
     async def test_the_rest_changes_no_place(self, session: "Session", column: str, value: str) -> None:
-        """What does not say where it stands can be changed at any time, in flight too, and only that is changed."""
+        """Other columns can be edited at any time, even in flight, without further effects."""
         request = await insert(session)
         statement = f"UPDATE provisioner.connection_requests SET {column} = $1"
         await session.execute(statement, value)
@@ -294,7 +283,7 @@ class TestEditing:
 
     @pytest.mark.parametrize("column", ["name", "description"])
     async def test_a_new_name_takes_it_out_of_its_place(self, session: "Session", column: str) -> None:
-        """A worker that claims it meanwhile would send the old one; what waits for another attempt goes on waiting."""
+        """A worker that claims it meanwhile would send the old values; a retry keeps waiting."""
         request = await insert(session)
         await session.execute(f"UPDATE provisioner.connection_requests SET {column} = 'new'")
         assert await places(session) == {"waiting": 1}
@@ -304,7 +293,7 @@ class TestEditing:
 
     @pytest.mark.parametrize("column", ["target", "project_id", "name", "description", "priority", "not_before"])
     async def test_not_while_it_is_in_flight(self, session: "Session", column: str) -> None:
-        """A request that a worker holds stays as it is sent, and the error says what to do."""
+        """A request in flight stays as it is sent, and the error says what to do."""
         request = await insert(session)
         await take(session, request)
         with pytest.raises(asyncpg.ObjectInUseError, match="in flight") as refused:
@@ -317,7 +306,7 @@ class TestEditing:
     async def test_not_while_a_create_is_in_doubt(
         self, session: "Session", database: Database, column: str, code: str | None
     ) -> None:
-        """What an earlier create may have made would be recorded nowhere; the error says how to find out."""
+        """An earlier create's result would be recorded nowhere; the error says how to find out."""
         request = await insert(session)
         postpone(database, request, unknown=True)
         if code:
@@ -339,7 +328,7 @@ class TestEditing:
     async def test_the_project_of_a_connection_is_not_another(self, session: "Session", column: str) -> None:
         """A connection that was recorded does not move."""
         await insert(session, status="succeeded", connection_id=project(9))
-        with pytest.raises(asyncpg.ObjectNotInPrerequisiteStateError, match="has its connection"):
+        with pytest.raises(asyncpg.ObjectNotInPrerequisiteStateError, match="already has a connection"):
             await session.execute(f"UPDATE provisioner.connection_requests SET {column} = {EDITED[column]}")
 
 
@@ -375,7 +364,7 @@ class TestRemoving:
         assert await places(session) == {}
 
     async def test_leaves_the_others_alone(self, session: "Session") -> None:
-        """Only what was deleted is forgotten."""
+        """Only the deleted rows are forgotten."""
         kept = await insert(session, name="kept")
         await session.execute("DELETE FROM provisioner.connection_requests WHERE id = $1", await insert(session))
         assert await session.fetchval("SELECT array_agg(id) FROM provisioner.ready") == [kept]

@@ -1,4 +1,4 @@
-"""What a row of the users' table has to be like, and that no error about it shows its credential."""
+"""The rules for a row of the requesters' table; no error about it shows its credential."""
 
 import asyncio
 import io
@@ -46,7 +46,7 @@ GOOD: Mapping[str, Sequence[object]] = {
 
 
 def said(error: asyncpg.PostgresError) -> str:
-    """Everything that an error tells its client."""
+    """Everything that an error shows its client."""
     return json.dumps(error.as_dict(), default=str)
 
 
@@ -56,11 +56,11 @@ def logged(database: Database) -> str:
 
 
 class TestRules:
-    """What a row has to be like."""
+    """The rules for a row."""
 
     @pytest.mark.parametrize(("column", "value"), [(c, v) for c, values in GOOD.items() for v in values])
     async def test_good_rows_are_taken(self, session: "Session", column: str, value: object) -> None:
-        """The bounds of each rule belong to what is allowed."""
+        """The bounds of each rule are valid themselves."""
         await insert(session, **{column: value})
         assert await count(session, TABLE) == 1
 
@@ -105,7 +105,7 @@ class TestRules:
         assert await count(session, TABLE) == 0
 
     async def test_a_requester_fits_into_the_counts(self, database: Database) -> None:
-        """A name that no index could hold would keep everybody's counts from being added up."""
+        """A name that no index could store would prevent everybody's counts from being added up."""
         async with connected(database.url) as session:
             with pytest.raises(asyncpg.CheckViolationError, match="requested_by must be at most 200 characters"):
                 await insert(session, requested_by="x" * 201)
@@ -123,7 +123,7 @@ class TestRules:
                     )
 
     async def test_an_edit_after_its_key_was_wiped_keeps_them_too(self, session: "Session") -> None:
-        """What is left of a wiped key is no way around the rules."""
+        """The rest of a wiped key does not bypass the rules."""
         request = await insert(session, credential=SEALED)
         await session.execute(
             "UPDATE provisioner.connection_requests"
@@ -132,19 +132,19 @@ class TestRules:
         edit = "UPDATE provisioner.connection_requests SET {} = $2 WHERE id = $1"
         with pytest.raises(asyncpg.CheckViolationError, match="name must be"):
             await session.execute(edit.format("name"), request, "Bad")
-        with pytest.raises(asyncpg.ObjectNotInPrerequisiteStateError, match="cannot be changed any more"):
+        with pytest.raises(asyncpg.ObjectNotInPrerequisiteStateError, match="cannot be changed"):
             await session.execute(edit.format("project_id"), request, project(2))
 
     @pytest.mark.parametrize("status", GOOD["status"])
     async def test_the_id_stays(self, session: "Session", status: str) -> None:
         """A request under another id would leave its claim, its place and its evidence behind."""
         await insert(session, status=status)
-        with pytest.raises(asyncpg.ObjectNotInPrerequisiteStateError, match="id cannot be changed"):
+        with pytest.raises(asyncpg.ObjectNotInPrerequisiteStateError, match="the id of request"):
             await session.execute("UPDATE provisioner.connection_requests SET id = DEFAULT")
 
     @pytest.mark.parametrize("status", ["failed", "cancelled", "succeeded"])
     async def test_a_finished_row_takes_no_readable_key(self, session: "Session", status: str) -> None:
-        """Whoever fixes the credential of a failed request before retrying it cannot store a readable key either."""
+        """Fixing the credential of a failed request before its retry cannot store a readable key either."""
         request = await insert(session, status=status)
         with pytest.raises(asyncpg.CheckViolationError, match="credential must be"):
             await session.execute(
@@ -221,7 +221,7 @@ class TestSecrecy:
         assert "planted" not in logged(database)
 
     async def test_by_update(self, database: Database, session: "Session") -> None:
-        """An edit that is refused shows neither the old credential nor the new one."""
+        """A refused edit shows neither the old credential nor the new one."""
         request = await insert(session)
         with pytest.raises(asyncpg.CheckViolationError) as refused:
             await session.execute(

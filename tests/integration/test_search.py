@@ -1,8 +1,10 @@
-"""Requests are found as people look for them: by id, project, name, state, cause; page by page, whatever is written."""
+"""Requests are found the way people search: by id, project, name, state or cause, page by page, with any text."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+import pytest
 
 from provisioner.core.requests import Query
 from provisioner.postgres.search import PAGE, find, read_request
@@ -11,14 +13,12 @@ from tests.support.operators import ask, finish, one_of_each
 from tests.support.sessions import opened
 
 if TYPE_CHECKING:
-    import pytest
-
     from provisioner.postgres.pool import Database
     from tests.support.postgres import Database as Lent
 
 
 async def found(database: Database, **wanted: object) -> list[int]:
-    """The ids of what is found, the newest first."""
+    """The ids found, newest first."""
     return [each.id for each in (await find(database, Query(**wanted))).requests]  # type: ignore[arg-type]
 
 
@@ -79,7 +79,7 @@ async def test_a_story_shows_no_box(database: Lent) -> None:
 
 
 async def test_few_of_many_are_found_without_reading_all(database: Lent) -> None:
-    """A cause that few requests have is looked for from its newest to its oldest, and one that none has not at all."""
+    """A rare cause is searched from its newest request to its oldest, and an absent one not at all."""
     query(
         database,
         "INSERT INTO provisioner.connection_requests (project_id, name, status, error_code, finished_at)"
@@ -138,7 +138,7 @@ async def test_what_is_set_apart_follows_every_way_to_get_there(database: Lent) 
 
 
 async def test_what_is_called_so_is_found_at_once(database: Lent, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name, or a project's in any case, or its beginning: without time to look through all, and within the filter."""
+    """A name, or a project's in any case, or its beginning is found without a full search, within the filter."""
     monkeypatch.setattr("provisioner.postgres.search.SOON", -1.0)
     monkeypatch.setattr("provisioner.postgres.candidates.FIRST_SPAN", 10)
     (named,) = ask(database, name="'ledger'")
@@ -150,3 +150,57 @@ async def test_what_is_called_so_is_found_at_once(database: Lent, monkeypatch: p
         assert found_.searched_to is not None
         assert await found(ours, text="ledger 7") == [project]
         assert await found(ours, text="ledger", target="elsewhere") == []
+
+
+async def test_rotations_that_did_not_succeed_are_found_by_their_state(database: Lent) -> None:
+    """As connections are: in a list of their own, by state and by error; and no more once they are retried."""
+    query(
+        database,
+        "INSERT INTO provisioner.rotation_requests (project_id, name)"
+        " SELECT gen_random_uuid(), 'r' || n FROM generate_series(1, 3) AS n",
+    )
+    first, second, third = (
+        int(each) for each in query(database, "SELECT id FROM provisioner.rotation_requests ORDER BY id").split()
+    )
+    query(database, f"SELECT provisioner.cancel('{{{first}}}')")
+    query(database, f"SELECT provisioner.finish('{{{second}}}', 'failed', 'gave_up', 'no')")
+    async with opened(database) as ours:
+        assert await found(ours, state="cancelled") == [first]
+        assert await found(ours, state="failed", error="gave_up") == [second]
+        assert await found(ours, error="gave_up") == [second]
+        query(database, f"SELECT provisioner.retry('{{{second}}}')")
+        assert await found(ours, state="failed") == []
+        query(database, f"SELECT provisioner.finish('{{{third}}}', 'removed')")
+        assert await found(ours, state="removed") == [third]
+        query(database, f"DELETE FROM provisioner.rotation_requests WHERE id = {third}")
+        assert await found(ours, state="removed") == []
+
+
+@pytest.mark.parametrize(
+    ("quarantine", "code", "why"),
+    [("credential:team", "credential_refused", "revoked"), ("project:", "permission_denied", "not a member")],
+)
+async def test_a_request_that_was_never_tried_says_why_it_is_quarantined(
+    database: Lent, quarantine: str, code: str, why: str
+) -> None:
+    """It has the error of its quarantine, in lists and by `error`, though nothing was sent for it."""
+    (request,) = ask(database, credential="'team'")
+    project = query(database, f"SELECT project_id FROM provisioner.connection_requests WHERE id = {request}")
+    quarantine = f"project:{project}" if quarantine == "project:" else quarantine
+    query(
+        database,
+        f"""
+        INSERT INTO provisioner.credential_health (target, credential, fingerprint, quarantined_since, reason)
+        VALUES ('default', 'team', 'f', now(), 'revoked');
+        INSERT INTO provisioner.project_health (target, project_id, cause, reason, since)
+        VALUES ('default', '{project}', 'no_permission', 'not a member', now());
+        SELECT provisioner.take_place({request}, 'infinity');
+        UPDATE provisioner.waiting SET quarantine = '{quarantine}'
+        """,
+    )
+    seen = "state, error_code, error_message, next_attempt_at"
+    shown = query(database, f"SELECT {seen} FROM provisioner.request_status WHERE id = {request}")
+    assert shown == f"quarantined|{code}|{why}|"
+    async with opened(database) as ours:
+        assert await found(ours, error=code) == [request]
+        assert await found(ours, error=code, state="quarantined") == [request]

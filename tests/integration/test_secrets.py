@@ -1,4 +1,4 @@
-"""Keys that are fetched: who is asked, how often, and what is said when it does not work."""
+"""Keys that are fetched: from where, how often, and what is reported if that fails."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -26,19 +26,19 @@ PLACE = SecretLocation(project="p", environment="prod", path="/", name="KEY")
 
 @dataclass(slots=True)
 class Budget:
-    """Permits that count; `wait` is what there is instead of a permit."""
+    """Permits that count; `wait` is given instead of a permit."""
 
     wait: float = 0.0
     asked: int = 0
     learned: list[tuple[RateHeaders | None, float | None]] = field(default_factory=list)
 
     async def acquire(self, wanted: int, *, spare: bool = False) -> Grant:  # noqa: ARG002  # there is no limit
-        """Grant, or tell how long to wait."""
+        """Grant a permit, or say how long to wait."""
         self.asked += 1
         return Grant(permits=0, wait=self.wait) if self.wait else Grant(permits=wanted)
 
     async def share(self) -> None:
-        """Nobody to tell."""
+        """Share nothing."""
 
     def give_back(self, permits: int) -> None:
         """Nothing to do."""
@@ -46,14 +46,14 @@ class Budget:
     def learn(
         self, rate: RateHeaders | None, *, metered: bool, throttled_for: float | None, elapsed: float = 0.0
     ) -> None:
-        """Note what was learned."""
+        """Record what was learned."""
         assert (metered, elapsed) in {(True, 0.0), (False, 0.0)}
         self.learned.append((rate, throttled_for))
 
 
 @dataclass(slots=True)
 class Store:
-    """A store in memory: what it holds is given, or raised."""
+    """A store in memory: returns its contents, or raises them."""
 
     holds: Secret | Exception
     reads: int = 0
@@ -114,7 +114,7 @@ async def test_a_refused_key_is_read_again_at_once_and_then_seldom() -> None:
 
 @pytest.mark.parametrize("kind", [CredentialUnavailable, CredentialUnreadable])
 async def test_what_failed_is_not_asked_again_at_once(kind: type[Exception]) -> None:
-    """Whoever asks meanwhile is told the same, with where the secret should be; afterwards it is read again."""
+    """Concurrent callers get the same error, with the secret's place; later callers cause a new read."""
     store, clock = Store(kind("away")), Clock()
     fetched = kept(store, clock)
     for asking in [await asyncio.gather(*(fetched.get() for _ in range(20)), return_exceptions=True)]:
@@ -129,7 +129,7 @@ async def test_what_failed_is_not_asked_again_at_once(kind: type[Exception]) -> 
 
 
 async def test_a_store_that_asks_for_patience_gets_it() -> None:
-    """When the store says when to come back nobody asks before, and everybody is told how long that is."""
+    """If the store says when to come back, nothing is read before, and all callers learn the time."""
     store, clock = Store(CredentialUnavailable("over the limit", retry_after=42.0)), Clock()
     fetched = kept(store, clock)
     with pytest.raises(CredentialUnavailable):
@@ -171,7 +171,7 @@ async def test_each_target_has_its_own_and_a_named_one_serves_all() -> None:
 async def reader(
     budget: Budget, patience: float = 5.0
 ) -> AsyncIterator[tuple[Simulator, InfisicalSecrets, SecretLocation]]:
-    """A simulator with one secret, and who reads it."""
+    """A simulator with one secret, and a reader."""
     async with Simulator(Options(projects=1)) as simulator:
         place = SecretLocation(project=simulator.projects[0], environment="prod", path="/", name="a/b KEY")
         there = {"name": place.name, "projectId": place.project, "environment": "prod", "value": f" {KEY}\n"}
@@ -193,7 +193,7 @@ async def test_a_value_is_trimmed_and_costs_one_permit() -> None:
 
 
 async def test_a_refused_token_is_replaced() -> None:
-    """A token that was revoked costs one login more, and the secret is read."""
+    """A revoked token costs one more login, and the secret is read."""
     async with reader(Budget()) as (simulator, secrets, place):
         await secrets.read(place)
         simulator.configure(revoke_tokens=True)

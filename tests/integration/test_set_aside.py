@@ -1,4 +1,4 @@
-"""What a user's trigger, index or constraint makes of one row ends no worker, stops no other row and loses nothing."""
+"""A user's trigger, index or constraint on one row ends no worker, stops no other row and loses nothing."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def trigger(body: str = RAISE, *, when: str = "AFTER", returned: str = "new", de
     return TRIGGER.format(body=body, when=when, returned=returned, deferred=late, kind=kind)
 
 
-# What the user adds to our table, how it is taken away, and a word of what is then told.
+# The user's additions to our table, how to remove them, and a word of the resulting message.
 OBSTACLES = {
     "a trigger that raises": (trigger(), "the books are closed"),
     "a trigger before": (trigger(when="BEFORE"), "the books are closed"),
@@ -65,7 +65,7 @@ async def aside(it: SmallWorld) -> Any:
 
 
 class TestObstacle:
-    """What the user adds to our table, and what comes of it."""
+    """The user's additions to our table, and their effects."""
 
     @pytest.mark.parametrize("obstacle", OBSTACLES)
     async def test_one_row_is_set_aside(self, database: Database, obstacle: str) -> None:
@@ -91,7 +91,7 @@ class TestObstacle:
             assert await count(it.session, "attempts") == 16
 
     async def test_a_unique_index_on_the_result(self, database: Database) -> None:
-        """Two rows that record one connection: the second is set aside, and keeps nobody waiting."""
+        """If two rows record one connection, the second is set aside, and delays nothing."""
         async with SmallWorld(database) as it:
             await it.session.execute("CREATE UNIQUE INDEX audit ON provisioner.connection_requests (connection_id)")
             await insert_many(it.session, 6)  # the little server gives all connections one id
@@ -105,7 +105,7 @@ class TestObstacle:
 
     @pytest.mark.parametrize("seen", [Result.INVALID, Result.UNKNOWN])
     async def test_failures_and_retries_too(self, database: Database, seen: Result) -> None:
-        """A failure that cannot be recorded is set aside as well; what is put back touches no row of the user."""
+        """A failure that cannot be recorded is set aside too; a retry does not touch the user's row."""
         async with SmallWorld(database) as it:
             await it.session.execute(trigger())
             it.server.answer = an_observation(seen, status=422, message="no")
@@ -138,7 +138,7 @@ class TestAside:
             assert await it.session.fetchval("SELECT count(*) FROM provisioner.sent_creates") == 1
 
     async def test_goes_with_its_request(self, database: Database) -> None:
-        """Who deletes the request deletes what was kept for it."""
+        """Deleting the request deletes what was set aside for it."""
         async with SmallWorld(database) as it:
             await it.session.execute(trigger())
             await insert(it.session, name="bad")
@@ -149,7 +149,7 @@ class TestAside:
             assert await aside(it) is None
 
     async def test_ends_no_drain(self, database: Database) -> None:
-        """Draining does not wait for it."""
+        """A drain does not wait for it."""
         async with SmallWorld(database) as it:
             await it.session.execute(trigger())
             await insert(it.session, name="bad")
@@ -186,7 +186,7 @@ async def test_a_row_that_somebody_locks(database: Database) -> None:
         assert it.server.creates == 7
 
 
-# Whatever a server can say by a trigger, but for what is no error.
+# Every SQLSTATE that a trigger can raise, except for those that are not errors.
 SAID = sorted(
     {
         error.sqlstate
@@ -222,7 +222,7 @@ async def test_whatever_a_trigger_says(database: Database, monkeypatch: pytest.M
 
 
 class TestUpkeep:
-    """What is done to many rows at once, one of which somebody's trigger keeps from being changed."""
+    """Statements over many rows, one of which somebody's trigger refuses."""
 
     @pytest.mark.parametrize("made", [trigger(), trigger(deferred=True), trigger("RETURN NULL;", when="BEFORE")])
     async def test_wiping_goes_on(self, database: Database, made: str) -> None:
@@ -242,7 +242,7 @@ class TestUpkeep:
 
     @pytest.mark.parametrize("made", [trigger(), trigger(deferred=True), trigger("RETURN NULL;", when="BEFORE")])
     async def test_disowning_goes_on(self, database: Database, made: str) -> None:
-        """The other requests for a target that nobody knows are failed; that one leaves the line for a while."""
+        """The other requests for an unknown target fail; that one leaves the line for a while."""
         async with SmallWorld(database) as it:
             for name in ("one", "bad", "two"):
                 await insert(it.session, name=name, target="nowhere")

@@ -1,4 +1,4 @@
-"""The settler, on a real queue: what it is given is recorded, whatever is wrong with its neighbours."""
+"""The settler on a real queue: its outcomes are recorded, whatever is wrong with others in the batch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 async def test_what_cannot_be_stored_harms_nobody_else(database: Database) -> None:
-    """One result that the database refuses for what it is fails its own row; the rest of the batch is recorded."""
+    """A result that the database refuses because of itself fails its own row; the rest of the batch is recorded."""
     pool = Pool(database.url)
     queue = PostgresQueue(pool)
     clock = DatabaseClock(wall=partial(datetime.now, UTC), monotonic=time.monotonic)

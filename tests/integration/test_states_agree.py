@@ -38,7 +38,7 @@ ENDS: Final[tuple[Outcome | None, ...]] = (
     Retry(delay=60.0, message="no", code=ErrorCode.CREDENTIAL_REFUSED, quarantine="credential:team-a"),
     Retry(delay=60.0, message="no", code=ErrorCode.PERMISSION_DENIED, quarantine=f"project:{project(1)}"),
 )
-# By what people call the place: how many it counts in each state. An empty state has no entry.
+# By place, in people's words: its counts by state. An empty state has no entry.
 Counts = Counter[str]
 
 HOLD_BACK = """
@@ -72,7 +72,7 @@ class Chance:
         self.held: list[Claim] = []
 
     async def step(self) -> None:
-        """Do one thing; what is refused has happened to nobody."""
+        """Do one thing; a refusal changes nothing."""
         acts: tuple[Callable[[], Awaitable[None]], ...] = (
             *(self.insert, self.claim, self.claim, self.settle, self.settle, self.settle),
             *(self.edit, self.amend, self.operate, self.hold_back, self.promote, self.pause, self.fold),
@@ -111,7 +111,7 @@ class Chance:
         self.held += found.claims
 
     async def settle(self) -> None:
-        """Let one of those in hand end, one way or another; some leave a doubt."""
+        """End one claim in one way or another; some leave a doubt."""
         if not self.held:
             return
         claim = self.held.pop(self.random.randrange(len(self.held)))
@@ -129,7 +129,7 @@ class Chance:
         await self.session.execute(f"UPDATE provisioner.connection_requests SET {edit} WHERE id = $1", await self.any())
 
     async def amend(self) -> None:
-        """Describe otherwise what was made."""
+        """Change the description of what was made."""
         await self.session.execute("SET provisioner.recording = 'off'")
         await self.session.execute(
             "UPDATE provisioner.connection_requests SET description = md5(random()::text)"
@@ -146,7 +146,7 @@ class Chance:
         await self.session.execute(HOLD_BACK, await self.any())
 
     async def promote(self) -> None:
-        """Let what waits become due."""
+        """Make waiting requests due."""
         if self.random.randrange(2):
             await self.session.execute(
                 "UPDATE provisioner.waiting SET run_at = now() WHERE quarantine IS NULL AND id % 2 = 0"
@@ -154,7 +154,7 @@ class Chance:
         await self.queue.promote(100)
 
     async def pause(self) -> None:
-        """Hold a target, or let it go on."""
+        """Pause a target, or resume it."""
         await self.session.execute(f"SELECT provisioner.{self.random.choice(['pause', 'resume'])}('eu')")
 
     async def fold(self) -> None:
@@ -168,7 +168,7 @@ class Chance:
 
 
 async def told(chance: Chance) -> dict[str, Counts]:
-    """What each place counts."""
+    """Return the counts of each place."""
     fetch = chance.session.fetch
     shown = Counter(
         {

@@ -1,4 +1,4 @@
-"""A role that may connect to the database, and nothing else, keeps nobody from anything."""
+"""A role that may only connect to the database cannot prevent anybody's work."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def stranger(database: Database) -> Iterator[Database]:
 
 
 async def test_locks_of_a_stranger(database: Database, stranger: Database) -> None:
-    """Whoever holds every advisory lock that we might want keeps neither rights nor the schema nor the log."""
+    """A session that holds every advisory lock that we might use blocks neither rights nor the schema nor the log."""
     async with connected(stranger.url) as theirs, connected(database.url) as ours:
         for lock in OLD_LOCKS:
             await theirs.execute(lock)
@@ -57,7 +57,7 @@ async def test_locks_of_a_stranger(database: Database, stranger: Database) -> No
     ["'rubbish ' || n", "'default,-2147483648,-9223372036854775808'", "''", "repeat('x', 7999)", "'default,0,' || n"],
 )
 async def test_notifications_of_a_stranger(database: Database, stranger: Database, payload: str) -> None:
-    """However often it notifies, work goes on, and the rounds that a worker makes are told by its work, not by that."""
+    """However often it notifies, work continues, and a worker's rounds depend on its own work."""
     async with SmallWorld(database) as it, connected(stranger.url) as theirs:
         sent = 0
 
@@ -86,7 +86,7 @@ async def test_notifications_of_a_stranger(database: Database, stranger: Databas
 
 
 async def test_a_log_that_somebody_reads(database: Database) -> None:
-    """Turning the attempt log waits for nobody, so that no settlement waits behind it; later it is turned."""
+    """Rotating the attempt log waits for no lock, so no settlement waits behind it; it is rotated later."""
     async with connected(database.url) as dumping, connected(database.url) as ours:
         day = await ours.fetchval("SELECT to_char(now() AT TIME ZONE 'UTC' + interval '2 days', 'YYYYMMDD')")
         await ours.execute(f"DROP TABLE provisioner.attempts_{day}")
@@ -104,7 +104,7 @@ async def test_a_log_that_somebody_reads(database: Database) -> None:
 
 
 async def test_a_due_request_that_somebody_edits(database: Database) -> None:
-    """A transaction left open on a request that is due costs a look a poll, not as many as fit into a second."""
+    """An open transaction on a due request costs one poll per period, not as many as fit into a second."""
     async with SmallWorld(database) as it, connected(database.url, recount=False) as user:
         await it.session.execute(
             "INSERT INTO provisioner.connection_requests (project_id, not_before)"
@@ -124,7 +124,7 @@ async def test_a_due_request_that_somebody_edits(database: Database) -> None:
         began = it.time.monotonic()
         await it.start()
         await it.idle()
-        # Ten polls of a tenth of a second each; what is counted is how many looks go with the promotions in vain.
+        # Ten polls of a tenth of a second; the polls that accompany vain promotions are counted.
         await eventually(lambda: looks >= 10, within=20)
         assert it.queue.promotions <= looks
         assert it.time.monotonic() - began > 0.5 * looks * 0.1

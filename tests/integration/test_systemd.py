@@ -1,4 +1,4 @@
-"""What systemd hears, on a socket of its own kind."""
+"""What systemd is notified of, on a socket of its own kind."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def heard(manager: socket.socket) -> dict[str, str]:
 async def attending(
     systemd: Systemd, *, absence: Callable[[], str] = str, ailment: Callable[[], str] = str
 ) -> AsyncIterator[None]:
-    """Tell systemd how it goes until the end of the block."""
+    """Notify systemd until the end of the block."""
     task = asyncio.create_task(systemd.attend(absence=absence, ailment=ailment))
     try:
         yield
@@ -51,12 +51,12 @@ async def attending(
 
 
 def environment(manager: socket.socket, **more: str) -> dict[str, str]:
-    """What systemd leaves for its service."""
+    """The variables that systemd sets for its service."""
     return {"NOTIFY_SOCKET": manager.getsockname(), **more}
 
 
 async def test_it_is_told_once_nothing_is_missing(manager: socket.socket) -> None:
-    """While something is missing systemd is asked for more time and told why; then it hears that we are ready."""
+    """While something is missing systemd gets more time and a reason; then it is told that the worker is ready."""
     missing = ["starting"]
     systemd = Systemd.from_environment(environment(manager), pid=ME)
     async with attending(systemd, absence=lambda: "".join(missing)):
@@ -68,7 +68,7 @@ async def test_it_is_told_once_nothing_is_missing(manager: socket.socket) -> Non
 
 
 async def test_the_watchdog_is_fed_while_all_is_well(manager: socket.socket) -> None:
-    """The watchdog is fed well within its time, and no more when something ails us."""
+    """The watchdog gets its signs of life in time, and none once something is wrong."""
     asked, ailing = 0, ""
 
     def ailment() -> str:
@@ -100,7 +100,7 @@ async def test_no_watchdog_is_fed_that_is_not_ours(manager: socket.socket, more:
 
 
 async def test_it_hears_that_the_end_has_begun(manager: socket.socket) -> None:
-    """A stop is told, so that systemd knows it for one."""
+    """A stop is announced."""
     Systemd.from_environment(environment(manager), pid=ME).stopping()
     assert await heard(manager) == {"STOPPING": "1"}
 
@@ -117,7 +117,7 @@ async def test_a_name_outside_the_file_system_is_understood() -> None:
 
 @pytest.mark.parametrize("environment", [{}, {"NOTIFY_SOCKET": ""}, {"NOTIFY_SOCKET": "/nowhere/at/all"}])
 async def test_without_systemd_nothing_is_the_matter(environment: dict[str, str]) -> None:
-    """Where nobody listens the daemon works all the same."""
+    """Without a service manager the daemon works as usual."""
     systemd = Systemd.from_environment(environment, pid=ME)
     systemd.stopping()
     async with asyncio.timeout(5):

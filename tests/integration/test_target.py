@@ -1,4 +1,4 @@
-"""Each way of being somebody at Infisical, from the settings to the connection, and what becomes of the token."""
+"""Each login method, from the settings to the connection and the end of the token."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ KINDS = ["universal", "universal, by slug", "token", "token in a file", "kuberne
 
 
 def settings(kind: str, simulator: Simulator, kept: Path) -> dict[str, str]:
-    """The environment of a worker that logs in like this; `kept` is a file for what it needs."""
+    """The environment of a worker with this login; `kept` is a file for its secret."""
     slug = {"PROVISIONER_TARGETS__DEFAULT__ORGANIZATION_SLUG": "simulated"}
     who = {**NOBODY, "INFISICAL_MACHINE_IDENTITY_ID": simulator.identity_id}
     token = simulator.token()
@@ -89,7 +89,7 @@ async def test_the_organization_is_named_at_the_login(database: Database, tmp_pa
 
 
 async def test_the_token_is_ended_however_the_work_ends(database: Database) -> None:
-    """Also when something breaks nobody is left with a token that lives for a month."""
+    """Even after an error no token is left that lives for a month."""
     async with Fleet(database.url, Options(projects=1)) as fleet:
         with suppress(ZeroDivisionError):
             await created(fleet, {}, fail=True)
@@ -97,7 +97,7 @@ async def test_the_token_is_ended_however_the_work_ends(database: Database) -> N
 
 
 async def created(fleet: Fleet, settings: Mapping[str, str], *, fail: bool = False) -> Any:
-    """What one create shows, made with these settings."""
+    """The result of one create with these settings."""
     chosen, pool = fleet.settings(**settings), Pool(fleet.url)
     clock = DatabaseClock(wall=partial(datetime.now, UTC), monotonic=time.monotonic)
     try:

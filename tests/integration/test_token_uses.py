@@ -1,4 +1,4 @@
-"""Tokens that die early: by use, by revocation, by an end of their own; and how little that costs."""
+"""Tokens that end early, by use, by revocation or by their lifetime, cost little."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ PROJECT = "6f0ba0f3-04b9-4b02-a5a6-6f9b1d4c1f6d"
 
 
 class Server:
-    """Gives out tokens and answers creates; `accepts` tells whether a token may be used once more."""
+    """Issues tokens and answers creates; `accepts` decides whether a token may be used once more."""
 
     def __init__(self, accepts: Callable[["Server", str], bool], *, message: str, pause: float = 0.0) -> None:
         self.accepts = accepts
@@ -84,7 +84,7 @@ def reads(received: Received) -> int:
 
 @pytest.mark.parametrize("message", DEAD)
 async def test_a_dead_token_costs_one_login_and_no_other_call(message: str) -> None:
-    """However a server says that a token is dead, the create is sent once more with a new one, and nothing else is."""
+    """However a server reports a dead token, only the create is sent again, once, with a new token."""
     server = Server(lambda _, token: token != "token-1", message=message)
     async with connected(server) as (connections, received, _):
         assert (await connections.create(asking(), KEY)).result is Result.CREATED
@@ -93,7 +93,7 @@ async def test_a_dead_token_costs_one_login_and_no_other_call(message: str) -> N
 
 @pytest.mark.parametrize("uses", [1, 2, 3, 10])
 async def test_tokens_with_few_uses_are_replaced_as_they_are_used_up(uses: int) -> None:
-    """Side by side or not, every create comes through; there are as many logins as it takes, and nothing is blamed."""
+    """Side by side or not, every create succeeds, with as many logins as necessary, and nothing is blamed."""
     message = "Failed to authorize: token usage limit reached"
     server = Server(lambda server, token: server.uses[token] <= uses, message=message, pause=0.01)
     async with connected(server) as (connections, received, _):
@@ -114,7 +114,7 @@ async def test_tokens_with_few_uses_are_replaced_as_they_are_used_up(uses: int) 
 
 
 async def test_tokens_that_never_work_cause_no_storm() -> None:
-    """Tokens that are used up before their first use make logins rare, as others that are refused at once do."""
+    """Tokens that are used up before their first use slow logins down, like others that are refused at once."""
     server = Server(lambda *_: False, message="Failed to authorize: token usage limit reached")
     async with connected(server) as (connections, received, _):
         for number in range(50):

@@ -35,7 +35,7 @@ def attributes(span: Span) -> dict[str, Any]:
 
 
 def run(database: Database, **more: str) -> tuple[str, dict[str, Any]]:
-    """Let a worker make three connections in an Infisical that loses answers; returns its log and what was made."""
+    """Have a worker make three connections in an Infisical that loses answers; returns its log and the connections."""
     with simulated("--mode", "self-hosted", "--projects", "3", "--faults", "error-after-commit=1") as infisical:
         projects = ", ".join(f"('{project}', 'planted-4711 in words')" for project in infisical.projects)
         query(database, f"INSERT INTO provisioner.connection_requests (project_id, description) VALUES {projects}")
@@ -47,7 +47,7 @@ def run(database: Database, **more: str) -> tuple[str, dict[str, Any]]:
 
 
 def test_every_claim_is_a_trace(database: Database) -> None:
-    """A worker that is told of a collector sends, for each claim, what it did: claim, calls and settlement."""
+    """With a collector, a worker sends the claim, the calls and the settlement of each claim."""
     with collecting() as collector:
         _, state = run(database, **{ENDPOINT: collector.url})
         spans = collector.spans()
@@ -81,7 +81,7 @@ def test_the_environment_names_the_service(database: Database) -> None:
 
 
 def test_a_collector_that_is_away_stops_nothing(database: Database) -> None:
-    """Where nobody takes the traces the work is done all the same, and the worker ends in time."""
+    """If nothing accepts the traces, the work is done all the same, and the worker ends in time."""
     log, state = run(database, **{ENDPOINT: "http://127.0.0.1:1"})
     assert len(state["connections"]) == 3
     assert [json.loads(line)["event"] for line in log.splitlines()].count("worker_stopped") == 1
@@ -154,7 +154,7 @@ async def test_without_a_collector_nothing_is_put_in_between(monkeypatch: pytest
 async def test_a_protocol_that_is_not_spoken_is_told(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Who asks for gRPC is told what is spoken, and the work goes on without traces."""
+    """If gRPC is requested, the supported protocol is reported, and work goes on without traces."""
     from provisioner.observe.logs import configure_logging
 
     configure_logging("info", "json")
@@ -177,5 +177,5 @@ def test_missing_libraries_are_told_and_stop_nothing(database: Database, tmp_pat
 
 
 def clock() -> DatabaseClock:
-    """A clock that stands still."""
+    """A stopped clock."""
     return DatabaseClock(wall=lambda: at(5), monotonic=lambda: 0.0)

@@ -1,4 +1,4 @@
-"""Over real sockets: what may have arrived is told from what was never sent, and nothing is sent twice."""
+"""Over real sockets, a request that may have arrived is distinguished from an unsent one; nothing is sent twice."""
 
 import asyncio
 import base64
@@ -28,7 +28,7 @@ async def transport(**options: Any) -> AsyncIterator[Transport]:
 
 
 async def test_an_answer_is_carried_back() -> None:
-    """Status, headers in any case and the body come back; the head says who we are and carries the token."""
+    """Status, headers in any case and the body are returned; the request identifies us and carries the token."""
     async with serving(saying(OK)) as (url, received), transport() as made:
         answer = await made.send("POST", url, BEARER, b"[1]")
     assert (answer.status, answer.body, answer.headers.get("content-type")) == (200, b"{}", "application/json")
@@ -131,7 +131,7 @@ async def test_redirects_are_not_followed() -> None:
 
 
 async def test_cookies_are_not_kept() -> None:
-    """What a server wants remembered is forgotten."""
+    """Cookies are ignored."""
     answer = b"HTTP/1.1 200 OK\r\nSet-Cookie: a=b\r\nContent-Length: 0\r\n\r\n"
     async with serving(saying(answer)) as (url, received), transport() as made:
         for _ in range(2):
@@ -148,7 +148,7 @@ async def test_nothing_is_sent_where_nobody_listens() -> None:
 
 
 async def test_nothing_is_sent_without_tls() -> None:
-    """A server that speaks no TLS gets no request over https."""
+    """A server without TLS gets no request over https."""
     received: list[bytes] = []
 
     async def greet(reader: StreamReader, writer: StreamWriter) -> None:
@@ -219,7 +219,7 @@ def heads(*lines: bytes) -> bytes:
     ],
 )
 async def test_an_answer_with_long_or_many_headers_is_read(answer: bytes) -> None:
-    """What gateways put on an answer keeps nobody from reading it, however long or often."""
+    """Long or numerous headers from gateways do not prevent reading the answer."""
     async with serving(saying(answer)) as (url, received), transport() as made:
         assert (await made.send("POST", url, BEARER, b"{}")).body == b"{}"
         assert (await made.send("POST", url, BEARER, b"{}")).status == 200
@@ -236,7 +236,7 @@ async def test_an_answer_with_long_or_many_headers_is_read(answer: bytes) -> Non
     ],
 )
 async def test_an_answer_that_cannot_be_read_is_named(answer: bytes, said: str) -> None:
-    """What is no answer that can be read is called by its kind, not a connection that broke."""
+    """An unreadable answer is reported as such, not as a broken connection."""
     async with serving(saying(answer)) as (url, _), transport() as made:
         with pytest.raises(AnswerLost, match=said):
             await made.send("POST", url, BEARER, b"{}")

@@ -1,4 +1,4 @@
-"""One Infisical under two target names, which the settings cannot always tell: no connection is recorded twice."""
+"""One Infisical under two target names, which settings cannot always detect: no connection is recorded twice."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def test_a_connection_is_recorded_by_one_request(database: Database, on_co
 
 @pytest.mark.parametrize("mode", ["force_generic_plan", "force_custom_plan"])
 async def test_the_other_targets_request_is_found_by_the_unique_index(database: Database, mode: str) -> None:
-    """However many requests there are, one name in one project is looked for, once a target."""
+    """However many requests there are, a name in a project is searched once per target."""
     statement = statements("recorded")["elsewhere"]
     async with connected(database.url) as session:
         await session.execute("INSERT INTO provisioner.targets (target) SELECT 't' || n FROM generate_series(1, 3) n")

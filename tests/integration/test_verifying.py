@@ -39,7 +39,7 @@ STATUS = "SELECT id, drift, verified_at IS NOT NULL FROM provisioner.request_sta
 
 @dataclass
 class Infisical:
-    """What each project has; `refusing` projects may not be read, and `away` answers nothing."""
+    """The contents of projects; `refusing` projects may not be read, and with `away` nothing answers."""
 
     connections: dict[str, list[Connection]] = field(default_factory=dict)
     refusing: set[str] = field(default_factory=set)
@@ -47,7 +47,7 @@ class Infisical:
     asked: list[str] = field(default_factory=list)
 
     async def list(self, project_id: str | None) -> tuple[Observation, tuple[Connection, ...]]:
-        """What a project has."""
+        """Return a project's contents."""
         assert project_id is not None
         self.asked.append(project_id)
         if self.away:
@@ -58,7 +58,7 @@ class Infisical:
 
 
 def recorded(database: Lent, number: int) -> tuple[list[int], Infisical]:
-    """So many succeeded requests, and an Infisical that has their connections."""
+    """A number of succeeded requests, and an Infisical with their connections."""
     ids = ask(database, number)
     finish(database, ids)
     query(database, "UPDATE provisioner.connection_requests SET finished_at = now() - interval '1 hour'")
@@ -97,7 +97,7 @@ async def verifying(lent: Lent, infisical: Infisical, *, workers: int = 1) -> As
 
 
 async def test_a_round_is_made_once_by_the_fleet(database: Lent) -> None:
-    """Several workers read each project once a round; what is as recorded has a time, and no row of its own."""
+    """Several workers read each project once per round; an unchanged connection gets a time, and no row of its own."""
     ids, infisical = recorded(database, 7)
     async with verifying(database, infisical, workers=3):
         await eventually(lambda: query(database, ROUND_OVER) == "t")
@@ -133,7 +133,7 @@ async def test_what_differs_is_told_everywhere_and_taken_back(database: Lent) ->
 
 
 async def test_a_replica_that_lags_makes_nothing_gone(database: Lent, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is missed once is looked for again before the round ends: there it is, and what is not there is gone."""
+    """A missing connection is checked again before the round ends: an existing one is fine, a missing one is gone."""
     wait = timedelta(seconds=0.3)
     for place in ("provisioner.core.verifying.RECHECK_AFTER", "provisioner.postgres.verifying.RECHECK_AFTER"):
         monkeypatch.setattr(place, wait)
@@ -155,7 +155,7 @@ async def test_a_replica_that_lags_makes_nothing_gone(database: Lent, monkeypatc
 
 
 async def test_another_worker_goes_on_where_a_dead_one_was(database: Lent) -> None:
-    """What was read is not read twice; while the target is in trouble the round waits, and then it goes on."""
+    """Nothing is read twice; while the target is in trouble the round waits, and then it continues."""
     _, infisical = recorded(database, 6)
     ours = Database(database.url, size=1)
     dead = DriftLedger(ours, holder="dead", every=DAY)
@@ -183,7 +183,7 @@ def test_the_module_is_gentle() -> None:
 
 
 async def test_the_daemon_verifies(database: Lent) -> None:
-    """With the setting, a worker compares what was recorded with its target and its keys; without it, nobody asks."""
+    """With the setting, a worker compares its target with the records and its keys; without it, nothing is read."""
     ids = ask(database, 3)
     async with Fleet(database.url, Options(any_project=True), way=daemon) as fleet:
         await fleet.start()

@@ -1,4 +1,4 @@
-"""What people look at: the views of the queue, and the log of attempts."""
+"""The views that people read: the queue, and the log of attempts."""
 
 import asyncio
 from typing import TYPE_CHECKING
@@ -6,25 +6,14 @@ from typing import TYPE_CHECKING
 import asyncpg
 
 from tests.support.postgres import Database
-from tests.support.sessions import count, insert
+from tests.support.sessions import count, insert, take
 
 if TYPE_CHECKING:
     from tests.support.sessions import Session
 
 
-async def take(session: "Session", request: int, *, attempt: int = 1) -> None:
-    """Put a request that is ready into flight, as a claim does."""
-    await session.execute(
-        "WITH gone AS (DELETE FROM provisioner.ready WHERE id = $1 RETURNING *)"
-        " INSERT INTO provisioner.in_flight (id, attempt, worker, target, rank, project_id, claimed_at)"
-        " SELECT id, $2, 1, target, rank, project_id, now() FROM gone",
-        request,
-        attempt,
-    )
-
-
 class TestViews:
-    """What people look at."""
+    """The views that people read."""
 
     async def test_every_state_is_told(self, session: "Session") -> None:
         """Each request has its live state, and while it is pending its attempts and its last error too."""
@@ -70,7 +59,7 @@ class TestViews:
         assert {tuple(row) for row in rows} == {("eu", "b", 1), ("eu", "a", 2), ("us", "a", 1)}
 
     async def test_batches_are_counted(self, session: "Session") -> None:
-        """Each batch, what has none, and everything together."""
+        """Each batch, requests without one, and the total."""
         for number in range(3):
             await insert(session, name=f"a{number}", batch="a")
         await insert(session, name="b", batch="b", status="succeeded")
@@ -92,7 +81,7 @@ class TestAttemptLog:
     """The log of attempts, by days."""
 
     async def log(self, session: "Session", *, days: int) -> None:
-        """Write down an attempt that ended so many days from now."""
+        """Log an attempt that ended this many days from now."""
         await session.execute(
             "INSERT INTO provisioner.attempts (request_id, attempt, worker, action, started_at, ended_at, outcome)"
             " VALUES (1, 1, 1, 'create', now(), now() + make_interval(days => $1), 'created')",
@@ -100,7 +89,7 @@ class TestAttemptLog:
         )
 
     async def test_today_has_its_place(self, session: "Session") -> None:
-        """What is written today and tomorrow can be dropped by the day."""
+        """Records of today and tomorrow can be dropped by the day."""
         for days in (0, 1):
             await self.log(session, days=days)
         assert await count(session, "attempts") == 2
@@ -119,7 +108,7 @@ class TestAttemptLog:
         assert await session.fetchval("SELECT to_regclass('provisioner.attempts_20200101')") is None
 
     async def test_a_day_that_began_without_its_place_does_no_harm(self, session: "Session") -> None:
-        """Attempts that were written before the log was turned, after days without a worker, stop nothing."""
+        """Attempts that were logged before the log was rotated, after days without a worker, stop nothing."""
         # A partition cannot be made for rows that the default partition has already.
         days = await session.fetch(
             "SELECT inhrelid::regclass::text AS name FROM pg_inherits"
@@ -132,7 +121,7 @@ class TestAttemptLog:
         assert await count(session, "attempts") == 1
 
     async def test_two_may_turn_it_at_once(self, database: Database, session: "Session") -> None:
-        """Workers that come at the same time do not fail."""
+        """Concurrent workers do not fail."""
         others = [await asyncpg.connect(database.url) for _ in range(4)]
         try:
             await asyncio.gather(
@@ -145,7 +134,7 @@ class TestAttemptLog:
 
 
 class TestWaiting:
-    """What waits, by why."""
+    """Waiting requests, by reason."""
 
     async def test_what_is_retried_and_what_is_held_are_counted_apart(self, session: "Session") -> None:
         """Both wait, and only one of them needs a person."""

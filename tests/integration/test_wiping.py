@@ -31,17 +31,17 @@ async def fail(queue: PostgresQueue, *, code: ErrorCode = ErrorCode.PROJECT_NOT_
 
 
 async def age(session: Session, days: float) -> None:
-    """Let everything that failed have failed so many days earlier."""
+    """Move all failures back by this many days."""
     await session.execute("UPDATE provisioner.failed_boxes SET failed_at = failed_at - $1::interval", timedelta(days))
 
 
 async def credential(session: Session, request: int) -> str:
-    """What a request's credential is."""
+    """A request's credential."""
     return str((await row_of(session, request))["credential"])
 
 
 class TestWiping:
-    """What happens to the sealed key of a failed request."""
+    """The end of a failed request's sealed key."""
 
     async def test_waits_its_time(self, queue: PostgresQueue, session: Session) -> None:
         """A failed request keeps its key for so long, and loses it then; the row says so and when."""
@@ -76,7 +76,7 @@ class TestWiping:
         assert await queue.wipe(10, keep=MONTH) == Wiped(keys=1)
 
     async def test_spares_a_new_key(self, queue: PostgresQueue, session: Session) -> None:
-        """A key that a failed request was given later is not wiped with the old one's time, but with its own."""
+        """A key that a failed request got later is wiped by its own time, not by the old one's."""
         request = await insert(session, credential=SEALED)
         await fail(queue)
         await age(session, 31)
@@ -114,14 +114,14 @@ class TestWiping:
 
 
 async def test_a_retry_says_that_the_key_is_gone(database: Database) -> None:
-    """A worker wipes by itself what is due, and a retry then fails as unreadable with the day on which it was wiped."""
+    """A worker wipes due keys by itself, and a retry then fails as unreadable, with the day of the wipe."""
     async with Fleet(database.url, Options(mode="self-hosted", projects=1)) as fleet:
         (request,) = await fleet.insert(1, credential=SEALED)
         await fleet.start()
         await fleet.done()
         assert (await row_of(fleet.session, request))["error_code"] == "credential_unreadable"
         await age(fleet.session, 31)
-        await fleet.start()  # looks at once
+        await fleet.start()  # checks at once
 
         async def wiped() -> Any:
             return (await credential(fleet.session, request)).endswith(":wiped")

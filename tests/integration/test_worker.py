@@ -1,4 +1,4 @@
-"""A worker and what happens to it: to its lease, to its clock, to its database's answers."""
+"""A worker and trouble with its lease, its clock and its database's answers."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def once(act: Callable[[], object]) -> Callable[[], None]:
 
 
 async def turns(number: int = 100) -> None:
-    """Let everybody who can go on do so, so many times."""
+    """Let all ready tasks run, this many times."""
     for _ in range(number):
         await asyncio.sleep(0)
 
 
 class TestLastOnes:
-    """Nobody waits for company that does not come."""
+    """The settler does not wait for outcomes that will not come."""
 
     async def test_they_are_recorded_at_once(self, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
         """When nothing more is in line the last batch is written, however long batches are gathered."""
@@ -60,7 +60,7 @@ class TestBusyHost:
     """A host that gives the worker little time."""
 
     async def test_each_statement_is_a_sign_of_life(self, database: Database) -> None:
-        """However long the statements of one round of maintenance take together, nobody takes it for dead."""
+        """However long the statements of one round of maintenance take, the worker is not considered dead."""
         async with SmallWorld(database) as it:
             seen: list[int] = []
             it.queue.after_renewal = it.queue.before_look = lambda: seen.append(it.worker.vitals().moves)
@@ -92,7 +92,7 @@ class TestLease:
     """Nothing is begun by a worker whose requests may be others' by now."""
 
     async def test_nothing_is_claimed_without_one(self, database: Database) -> None:
-        """A worker that stood still asks for nothing before it has its lease again."""
+        """A worker that was frozen asks for nothing before it has its lease again."""
         async with SmallWorld(database) as it:
             await it.start()
             await it.idle()
@@ -107,7 +107,7 @@ class TestLease:
             await it.done()
 
     async def test_nothing_is_sent_without_one(self, database: Database) -> None:
-        """What was claimed just before it stood still goes back unsent, and has lost nothing."""
+        """Claims from just before it was frozen go back unsent, and have lost nothing."""
         async with SmallWorld(database) as it:
 
             def stand_still() -> None:
@@ -140,7 +140,7 @@ class TestLease:
             assert seen == [False]
 
     async def test_it_is_renewed_while_creates_last(self, database: Database) -> None:
-        """Creates that outlast the lease several times are nobody else's meanwhile, and are sent once."""
+        """Creates that outlast the lease several times are not taken over meanwhile, and are sent once."""
         async with SmallWorld(database, lease=0.6) as it:
             it.server.open.clear()
             await insert_many(it.session, 3)
@@ -159,7 +159,7 @@ class TestDatabase:
     """Its answers may be lost, its notifications too, and its time is everybody's."""
 
     async def test_what_a_lost_claim_brought_is_done_at_once(self, database: Database) -> None:
-        """A claim that was committed unheard is given back, long before the lease ends, and nothing is sent twice."""
+        """A claim whose answer was lost is given back long before the lease ends, and nothing is sent twice."""
         async with SmallWorld(database) as it:
             it.queue.after_claim = once(lose_the_answer)
             await insert_many(it.session, 3)
@@ -168,7 +168,7 @@ class TestDatabase:
             assert it.server.creates == 3
 
     async def test_a_lost_notification_costs_a_moment(self, database: Database) -> None:
-        """Who hears of nothing looks: what is inserted, and what comes due, is done within a poll or two."""
+        """Without notifications a worker polls: new and due requests are done within a poll or two."""
         async with SmallWorld(database) as it:
             await it.start()
             await it.idle()
@@ -191,7 +191,7 @@ class TestDatabase:
 
 
 class TestPermits:
-    """A permit that no create was sent for is given back."""
+    """A permit without a create is given back."""
 
     async def test_what_a_claim_did_not_need(self, database: Database) -> None:
         """Three requests and room for eight: three permits are spent."""
@@ -217,7 +217,7 @@ class TestPermits:
             await eventually(lambda: it.writes.out == it.server.creates == 0)
 
     async def test_what_was_claimed_and_dropped(self, database: Database) -> None:
-        """Whoever lets go of what it has not sent gives back its permits."""
+        """A worker that drops unsent claims gives back their permits."""
         async with SmallWorld(database) as it:
             drop = it.worker.feeders["default"].drop
             dropped: list[Claim] = []
@@ -230,7 +230,7 @@ class TestPermits:
 
 
 class TestStop:
-    """Told to stop, it leaves nothing behind that others would have to wait for."""
+    """A worker that is told to stop leaves nothing behind that others would have to wait for."""
 
     async def test_what_was_claimed_and_not_sent_is_back_in_line(self, database: Database) -> None:
         """Others may have it at once, not only when the lease ends."""
@@ -249,7 +249,7 @@ class TestMaintenance:
     """Infisical reads, and does not write."""
 
     async def test_that_nothing_is_found_does_not_end_it(self, database: Database) -> None:
-        """Once the target is held it stays held: look-ups that work do not show that creates do."""
+        """A withheld target stays withheld: successful look-ups do not show that creates work."""
         async with SmallWorld(database) as it:
             target = it.worker.feeders["default"].target
             held: list[bool] = []
@@ -267,7 +267,7 @@ class TestWrongScope:
     """Infisical made a connection outside the project."""
 
     async def test_it_is_deleted_once_that_is_possible(self, database: Database) -> None:
-        """A limiter and a lost answer stand in the way for a moment; nobody has to delete it by hand."""
+        """A rate limiter and a lost answer delay a deletion briefly; nobody has to do it by hand."""
         async with SmallWorld(database) as it:
             it.server.wrong_scope = True
             it.server.script = [
@@ -286,10 +286,10 @@ class TestWrongScope:
 
 
 class TestDoubt:
-    """Answers are lost while clocks do what they like."""
+    """Lost answers with clocks that jump."""
 
     async def test_the_walls_clock_steps_back(self, database: Database) -> None:
-        """Three seconds back between each lost answer and its look-up: every connection is known for our own."""
+        """The clock goes back 3 s between each lost answer and its look-up: every connection is recognised."""
         async with SmallWorld(database) as it:
             it.server.lose = lambda: it.time.set_back(3.0)
             await insert_many(it.session, 8)

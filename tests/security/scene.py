@@ -68,7 +68,7 @@ def a_jwt(signature: str) -> str:
 
 
 def verifier(password: str) -> str:
-    """What PostgreSQL keeps of a password; made here, so that no statement has the password in it."""
+    """PostgreSQL's stored form of a password, made here so that no statement contains the password."""
     salt = b"recognisable"
     salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, 4096)
     stored = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
@@ -78,7 +78,7 @@ def verifier(password: str) -> str:
 
 
 def told_to(simulator: Simulator, secrets: Mapping[str, str], inputs: Path, *, port: int, echo: int) -> dict[str, str]:
-    """What our processes see. `port` is the database's, `echo` that of a server that quotes what it was sent."""
+    """The environment of our processes. `port` is the database's, `echo` that of a server that quotes requests."""
     (inputs / "file.key").write_text(f"sk-or-v1-{secrets['key by file']}\n")
     (inputs / "secret").write_text(secrets["client secret"])
     toml = inputs / "provisioner.toml"
@@ -130,7 +130,7 @@ def told_to(simulator: Simulator, secrets: Mapping[str, str], inputs: Path, *, p
 
 @asynccontextmanager
 async def echoing() -> AsyncIterator[tuple[int, list[bytes]]]:
-    """Serve on a port whatever is asked with a refusal that quotes the whole request; gives what it has heard, too."""
+    """Serve a port that refuses everything and quotes the whole request; provides the requests too."""
     heard: list[bytes] = []
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -140,7 +140,7 @@ async def echoing() -> AsyncIterator[tuple[int, list[bytes]]]:
             asked = head + await reader.readexactly(int(sizes[0].split(b":")[1]) if sizes else 0)
             heard.append(asked)
             quoted = asked.decode(errors="replace")
-            # Each way of refusing goes another way through the code.
+            # Each refusal takes another path through the code.
             status = (400, 401, 403, 422, 500)[len(heard) % 5]
             content: dict[str, Any] = {"reqId": "req-0123456789abcd", "statusCode": status, "error": quoted}
             content["message"] = [{"message": quoted, "path": [quoted]}] if status == 422 else quoted
@@ -193,7 +193,7 @@ class Crew:
         return await eventually(said, within=20)
 
     async def command(self, *arguments: str, more: Mapping[str, str] | None = None) -> str:
-        """Run a command to its end and keep what it says; returns its standard output."""
+        """Run a command, store its output, and return its standard output."""
         self._commands += 1
         files = [self.outputs / f"command-{self._commands}-{arguments[0]}.{stream}" for stream in ("out", "err")]
         with files[0].open("wb") as out, files[1].open("wb") as err:
@@ -204,7 +204,7 @@ class Crew:
         return files[0].read_text()
 
     def note_processes(self, *pids: int) -> None:
-        """Keep what everybody on this machine can see of our processes."""
+        """Store what everybody on this machine can see of our processes."""
         with (self.outputs / "processes").open("ab") as file:
             for pid in (*pids, *(process.pid for process in self.processes if process.poll() is None)):
                 for place in ("cmdline", "comm", "wchan"):

@@ -1,4 +1,4 @@
-"""Look for secrets in everything that a run has left: whole or in pieces, as they are or written otherwise."""
+"""Search for secrets in everything that a run has left: whole or in parts, plain or encoded."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ PIECE = 12  # characters of a secret that are too many
 
 
 def forms(secret: str) -> set[bytes]:
-    """A secret as it may be written: plain, escaped, and encoded from any offset."""
+    """A secret in its possible encodings: plain, escaped, and encoded from any offset."""
     octets = secret.encode()
     written = {secret, json.dumps(secret)[1:-1], repr(secret)[1:-1], quote(secret, safe=""), quote_plus(secret)}
     written |= {octets.hex(), octets.hex().upper(), secret.encode("utf-16-le").hex()}
     for shift in range(3):
-        # The first and the last characters depend on what stands beside the secret.
+        # The first and the last characters depend on what precedes and follows the secret.
         encoded = base64.b64encode(b"\0" * shift + octets).decode()[4 if shift else 0 : -4]
         written |= {encoded, encoded.replace("+", "-").replace("/", "_")}
     return {form.encode() for form in written} | {secret.encode("utf-16-le")}
@@ -38,7 +38,7 @@ def pieces(secret: str) -> set[bytes]:
 
 
 def find(secrets: Mapping[str, str], places: Iterable[Path], scratch: Path) -> dict[str, set[str]]:
-    """Which secrets stand where: names by the file. `scratch` is where the search writes what it looks for."""
+    """Return which secrets are where: names by file. `scratch` is where the search writes its patterns."""
     owners = {piece: name for name, secret in secrets.items() for piece in pieces(secret)}
     patterns = scratch / "patterns"
     patterns.write_bytes(b"\n".join(owners) + b"\n")

@@ -1,4 +1,4 @@
-"""What somebody can do who has the whole database, and what a box is good for outside its own row: nothing."""
+"""Somebody who has the whole database can do nothing with it, and a box is useless outside its own row."""
 
 from __future__ import annotations
 
@@ -70,14 +70,14 @@ async def pair(database: Database, tmp_path: Path) -> SealingPair:
 
 
 async def test_a_stolen_dump_opens_no_box(database: Database, pair: SealingPair, tmp_path: Path) -> None:
-    """Nothing that the database holds opens a sealed key, and the key does not stand beside it."""
+    """Nothing in the database opens a sealed key, and the key is not beside it."""
     box = pair.key.seal(Secret(KEY), project_id=project(1), name="openrouter")
     async with connected(database.url) as session:
         await insert(session, credential=box)
     dump = dumped(database)
     assert box in dump
     tried = {*candidates(dump)}
-    assert pair.key.public in tried  # so the search does look at what is there
+    assert pair.key.public in tried  # so the search does check the contents
     assert not any(opens(box, key) for key in tried)
     assert opens(box, base64.b64decode(pair.private.reveal()))
     (tmp_path / "dump").write_text(dump)
@@ -86,7 +86,7 @@ async def test_a_stolen_dump_opens_no_box(database: Database, pair: SealingPair,
 
 
 async def test_a_box_opens_nothing_in_another_project(database: Database, pair: SealingPair, tmp_path: Path) -> None:
-    """Who copies a sealed key into a row of a project of theirs, under the same name, gets no connection with it."""
+    """A sealed key that is copied into another project's row, under the same name, makes no connection."""
     settings = {"PROVISIONER_SEALING__KEY_FILE": str(tmp_path / "sealing.keys")}
     async with Fleet(database.url, Options(mode="self-hosted", projects=2), settings=settings) as fleet:
         owner, thief = fleet.simulator.projects

@@ -55,7 +55,7 @@ KEY = "sk-or-v1-planted-in-the-file-4711"
 
 @pytest.fixture
 def bounded() -> Iterator[Callable[[], float]]:
-    """Lend what tells how many MiB Python has held at most since the beginning."""
+    """Provide a function that returns the peak memory in MiB that Python has used."""
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]
     tracemalloc.reset_peak()
@@ -83,7 +83,7 @@ async def answered(answer: bytes, ask: Callable[[Transport, URL], Awaitable[None
 
 
 async def read_whatever(transport: Transport, url: URL) -> None:
-    """Read an answer in every way in which we read answers."""
+    """Read an answer in every way in which answers are read."""
     try:
         answer = await transport.send("GET", url, {"Authorization": "Bearer a-token-of-ours"})
     except (AnswerLost, NotSent) as error:
@@ -140,7 +140,7 @@ async def test_any_bytes_for_an_answer(status: bytes, lines: list[bytes], body: 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "identity"])
 async def test_a_bomb_for_an_answer(encoding: str, bounded: Callable[[], float]) -> None:
-    """An answer that grows to a hundred times what we accept is given up before it fills the memory."""
+    """An answer that grows to a hundred times the accepted size is given up before it fills the memory."""
     million = b" " * MEBIBYTE
     if encoding == "identity":
         content = million * 4
@@ -176,7 +176,7 @@ OCTETS = (
 
 
 def seal(api_key: Secret, *, project_id: str, name: str) -> str:
-    """Stand in for the sealing; what is read does not depend on it."""
+    """A substitute for sealing, which reading does not depend on."""
     return f"sealed:k1:{'A' * 80}{len(api_key.reveal() + project_id + name)}"
 
 
@@ -224,7 +224,7 @@ CONTENTS = st.recursive(
 
 @given(inside=CONTENTS.map(orjson.dumps) | st.binary(max_size=200) | st.just(b"[" * 100000))
 def test_any_box(inside: bytes) -> None:
-    """Whoever has the public key may seal anything: opening it gives a key for this row or says why not."""
+    """Anyone with the public key may seal anything: opening it yields a key for this row or a reason."""
     with tempfile.TemporaryDirectory() as folder:
         file, pair = Path(folder) / "keys", SealingPair.generate()
         add_to_file(file, pair)
@@ -240,7 +240,7 @@ def test_any_box(inside: bytes) -> None:
 @example(b"k1 " + b"A" * 100000)
 @example(b"\xef\xbb\xbfk1 QUJD\n")
 def test_any_key_file(content: bytes) -> None:
-    """Any file is read as keys or refused by its name and line, without a piece of what stands in it."""
+    """Any file is read as keys or refused by its name and line, without a part of its contents."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "keys"
         file.touch(0o600)
@@ -314,7 +314,7 @@ def test_any_notification(payload: str) -> None:
 
 
 async def test_notifications_of_strangers_stop_no_worker(database: Database) -> None:
-    """Whoever may connect may notify: the worst that it costs is a look at the queue."""
+    """Any role that can connect may notify: at worst that costs a poll of the queue."""
     async with Fleet(database.url, Options(mode="self-hosted", projects=4)) as fleet:
         await fleet.insert(2)
         await fleet.start()
@@ -377,7 +377,7 @@ async def exchange(port: int, asked: bytes) -> bytes:
 @settings(max_examples=SLOW)
 @given(head=HEAD | st.binary(max_size=50), parts=st.lists(PART, max_size=5))
 async def test_any_bytes_to_the_status_port(head: bytes, parts: list[bytes]) -> None:
-    """Garbage gets a refusal or none, soon, and never a look inside; the next one is served."""
+    """Garbage is refused or ignored quickly, without parsing it, and the next client is served."""
     async with served(Answers(), header_time=0.1) as url:  # half a request is not waited for
         port = URL(url).port or 0
         said = await exchange(port, head + b"".join(parts))

@@ -1,4 +1,4 @@
-"""Whatever happens, no secret stands anywhere where somebody could read it."""
+"""Whatever happens, no secret is written anywhere where somebody could read it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-# Everything that a server can be told to write down.
+# Everything that a server can be configured to log.
 TALKATIVE = {
     "log_statement": "all",
     "log_min_duration_statement": "0",
@@ -51,13 +51,13 @@ WITH_KEYS = (
 
 
 def tokens_of(simulator: Simulator) -> list[str]:
-    """The access tokens that hold now; what is secret of them is the signature."""
+    """The access tokens that are valid now; the signature is their secret part."""
     world = simulator.world
     return [identity.signed(world, token).rpartition(".")[2] for token in world.tokens.values()]
 
 
 async def fetch(url: str) -> bytes:
-    """What a page says, whatever its status."""
+    """A page's contents, whatever its status."""
 
     def get() -> bytes:
         try:
@@ -80,7 +80,7 @@ async def asking(server: PostgresServer, database: str = "leaks") -> AsyncIterat
 
 
 async def codes(server: PostgresServer) -> set[str]:
-    """How requests have ended, or what the last attempt of those that go on came to."""
+    """The requests' outcomes, or the result of the last attempt of unfinished ones."""
     async with asking(server) as connection:
         rows = await connection.fetch(
             "SELECT DISTINCT coalesce(error_code, status) AS code FROM provisioner.connection_requests"
@@ -122,7 +122,7 @@ async def ask_for_everything(server: PostgresServer, simulator: Simulator, secre
 
 
 async def offend(server: PostgresServer, secrets: dict[str, str]) -> str:
-    """Put readable keys where none belongs; returns what the server says of it."""
+    """Put readable keys in wrong places; returns the server's messages."""
     said = []
     async with asking(server) as connection:
         typed = f"sk-or-v1-{secrets['key put into SQL']}"
@@ -138,7 +138,7 @@ async def offend(server: PostgresServer, secrets: dict[str, str]) -> str:
                 records=[(project(7), copied)],
             )
         said.append(json.dumps(refused.value.as_dict(), default=str))
-        await connection.execute("CHECKPOINT")  # what is in memory only would not be found
+        await connection.execute("CHECKPOINT")  # contents that are only in memory would not be found
     return "\n".join(said)
 
 
@@ -158,7 +158,7 @@ async def submit(crew: Crew, simulator: Simulator, secrets: dict[str, str], inpu
 
 
 async def look_everywhere(crew: Crew, port: int) -> None:
-    """Keep what every page and every command shows."""
+    """Store the output of every page and every command."""
     for path in ("", "metrics", "status.json", "healthz", "readyz"):
         (crew.outputs / f"page-{path or 'index'}").write_bytes(await fetch(f"http://127.0.0.1:{port}/{path}"))
     async with asyncio.TaskGroup() as group:
@@ -175,7 +175,7 @@ async def look_everywhere(crew: Crew, port: int) -> None:
 
 
 async def spoil(crew: Crew, secrets: dict[str, str]) -> None:
-    """Run commands with settings that cannot be: what they quote must not be a secret."""
+    """Run commands with invalid settings, whose messages must not quote a secret."""
     password = secrets["database password"]
     for wrong in (
         {"PROVISIONER_DATABASE_URL": f"postgresql://{ROLE}:{password}@[::1/leaks"},
@@ -216,9 +216,9 @@ async def test_no_secret_is_left_anywhere(tmp_path: Path) -> None:
         places = [outputs, server.directory / "data", server.directory / "server.log"]
         assert all(secrets[name].encode() in b"".join(heard) for name in ("static token", "jwt", "echoed key"))
         log = (server.directory / "server.log").read_text(errors="replace")
-        assert "INSERT INTO provisioner.connection_requests" in log  # it was told to write everything down, and did
+        assert "INSERT INTO provisioner.connection_requests" in log  # it was configured to log everything, and did
         found = await asyncio.to_thread(find, secrets, places, tmp_path)
-    # Who puts a key into a statement has it in the log of a server that logs statements; docs/security.md says so.
+    # A key in a statement is in the log of a server that logs statements; docs/security.md says so.
     assert found == {str(places[2]): {"key put into SQL"}}
 
 
@@ -266,7 +266,7 @@ async def play(
 
 @pytest.mark.parametrize("written", ["plain", "base64", "hex", "url", "json", "a piece"])
 def test_the_search_finds_what_was_left(tmp_path: Path, written: str) -> None:
-    """The search that finds nothing above finds a secret that is there, however it is written, amid other bytes."""
+    """The search that finds nothing above finds a secret that exists, in every encoding, amid other bytes."""
     secrets = planted(Random(4711))  # noqa: S311 - recognisable, not secret
     secret = secrets["database password"]
     left = {

@@ -5,15 +5,12 @@ Settings, environments, files, terminals, machines: a sample of them here, all o
 
 from __future__ import annotations
 
-import ctypes
 import itertools
 import os
 import random
 import re
-import shutil
 import stat
 import subprocess
-import tempfile
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,8 +18,8 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from tests.support.cli import SCRIPT, environment
-from tests.support.forked import CLOSED, Ended, forked
+from tests.support.cli import SCRIPT, environment, forked
+from tests.support.machines import few_files, gone, strict, without_account
 from tests.support.operators import one_of_each
 
 if TYPE_CHECKING:
@@ -33,20 +30,19 @@ if TYPE_CHECKING:
 NOBODY = "postgresql://me:planted-4711@127.0.0.1:1/nowhere"
 STATUSES = {0, 1, 2, 3}
 LINES = 3  # an error, and what belongs to it
-SAMPLE = 4  # cases of each kind that are tried each time
-EXAMPLES = settings.default.max_examples * 2 // 5 if settings.default else 40  # each is a process of its own
-CLONE_NEWUSER = 0x10000000
+SAMPLE = 3  # cases of each kind that are tried each time
+EXAMPLES = settings.default.max_examples // 5 if settings.default else 20  # each is a process of its own
 
 
-def assert_told(done: Ended, case: object) -> None:
-    """Hold an ended command against what is promised of every one."""
-    assert done.status in STATUSES, (case, done)
-    assert "Traceback" not in done.said, (case, done)
-    assert "unexpected error" not in done.said, (case, done)
-    assert "4711" not in done.said, (case, done)
+def assert_told(done: subprocess.CompletedProcess[str], case: object) -> None:
+    """Check an ended command against the promises for all commands."""
+    assert done.returncode in STATUSES, (case, done)
+    assert "Traceback" not in done.stdout + done.stderr, (case, done)
+    assert "unexpected error" not in done.stdout + done.stderr, (case, done)
+    assert "4711" not in done.stdout + done.stderr, (case, done)
     assert done.stderr.count("\n") <= LINES, (case, done)
     assert len(done.stderr) <= 2000, (case, done)
-    if done.status == 2:
+    if done.returncode == 2:
         assert done.stderr, (case, done)
 
 
@@ -96,10 +92,10 @@ def test_any_settings_file_is_read_or_named(tmp_path: Path, name: str) -> None:
     file.write_bytes(CONTENTS[name])
     done = forked(["settings", "--config", str(file)], environment())
     assert_told(done, name)
-    assert done.status == (2 if name in REFUSED else 0)
+    assert done.returncode == (2 if name in REFUSED else 0)
     if name in REFUSED:
         assert str(file) in done.stderr
-        # Refused by a look at its dots, before the time is spent that grows with their square.
+        # Refused by its dots, before the time is spent that grows with their square.
         assert ("nested more than 20 names deep" in done.stderr) is name.startswith("dotted")
     elif name != "empty":
         assert ["retry.base", "2.0"] in [line.split()[:2] for line in done.stdout.splitlines()]
@@ -132,7 +128,7 @@ PATHS += [
 
 @pytest.mark.parametrize("where", ["--config", "PROVISIONER_CONFIG"])
 def test_any_path_of_a_settings_file(where: str) -> None:
-    """Whatever stands where the settings file should, it is read or named."""
+    """Whatever is in the place of the settings file, it is read or named."""
     for path in PATHS:
         arguments = ["settings", "--config", path] if where == "--config" else ["settings"]
         assert_told(forked(arguments, environment() | ({where: path} if where.isupper() else {})), path)
@@ -144,11 +140,11 @@ SETTABLE += ["PROVISIONER_CREDENTIALS__TEAM__FILE", "INFISICAL_TOKEN_FILE", "OPE
 
 @pytest.mark.parametrize("name", SETTABLE)
 def test_any_path_in_a_setting(name: str, request: pytest.FixtureRequest) -> None:
-    """A path that no file can have, a directory, an endless device: the setting is named."""
+    """An impossible path, a directory, an endless device: the setting is named."""
     for path in map(str, sampled([*PATHS], request)):
         done = forked(["settings"], environment() | {name: path})
         assert_told(done, (name, path))
-        if done.status:
+        if done.returncode:
             assert name in done.stderr, (path, done)
 
 
@@ -192,7 +188,7 @@ REALLY |= {("--",)}  # shows the help, which has more lines
 
 
 def test_any_word_on_the_command_line(database: Database, request: pytest.FixtureRequest) -> None:
-    """Whatever a user writes where a word is expected, a line says what is wrong with it."""
+    """Whatever a user writes in the place of a word, one line says what is wrong."""
     one_of_each(database)
     cases: list[object] = [[*asked, word] for asked in ASKING for word in WORDS if (*asked, word) not in REALLY]
     for case in sampled(cases, request):
@@ -234,16 +230,16 @@ SHOWING = [
 
 
 def test_any_terminal(database: Database, request: pytest.FixtureRequest) -> None:
-    """Width, height, kind, colour and time zone change how it looks, and nothing else."""
+    """Width, height, type, colour and time zone only change the appearance."""
     one_of_each(database)
-    usual = {tuple(arguments): forked(arguments, environment(database)).status for arguments in SHOWING}
+    usual = {tuple(arguments): forked(arguments, environment(database)).returncode for arguments in SHOWING}
     cases: list[object] = list(itertools.product(TERMINALS, SHOWING))
     for case in sampled(cases, request):
         assert isinstance(case, tuple)
         terminal, arguments = case
         done = forked(arguments, environment(database) | terminal)
         assert_told(done, case)
-        assert done.status in {usual[tuple(arguments)], 2}, case
+        assert done.returncode in {usual[tuple(arguments)], 2}, case
 
 
 @pytest.mark.soak
@@ -251,37 +247,6 @@ def test_any_terminal(database: Database, request: pytest.FixtureRequest) -> Non
 def test_every_terminal(database: Database, request: pytest.FixtureRequest) -> None:
     """The same with all of them."""
     test_any_terminal(database, request)
-
-
-def without_account() -> None:
-    """Be a user whom no file knows, as a container with a number for a user has it."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    inside, outside = 54321, os.geteuid()
-    if libc.unshare(CLONE_NEWUSER):
-        os._exit(77)  # forbidden here
-    Path("/proc/self/setgroups").write_text("deny")
-    Path("/proc/self/uid_map").write_text(f"{inside} {outside} 1")
-
-
-def gone() -> None:
-    """Be in a directory that is not there any more."""
-    place = tempfile.mkdtemp()
-    os.chdir(place)
-    shutil.rmtree(place)
-
-
-def strict() -> None:
-    """Make files that nobody may read, oneself included."""
-    os.umask(0o777)
-
-
-def few_files(room: int = 4) -> None:
-    """Have room for hardly more files than are open."""
-    import resource
-
-    number = os.dup(2)  # the lowest that is free
-    os.close(number)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (number + room, number + room))
 
 
 MACHINES: dict[str, Callable[[], object]] = {
@@ -304,7 +269,7 @@ def test_any_machine(database: Database, tmp_path: Path, machine: str, request: 
         home, arguments = case
         told = {name: value for name, value in variables.items() if name != "HOME" or home is not None} | (home or {})
         done = forked(arguments, told, cwd=tmp_path, prepare=MACHINES[machine], given=b"project_id\nx\n")
-        if done.status == 77:
+        if done.returncode == 77:
             pytest.skip("user namespaces are forbidden here")
         assert_told(done, (machine, *case))
 
@@ -318,10 +283,10 @@ def test_every_machine(database: Database, tmp_path: Path, machine: str, request
 
 @pytest.mark.parametrize("room", [*range(0, 24, 3)])
 def test_any_room_for_files(database: Database, room: int) -> None:
-    """However few files may be opened, a command works or says so: no library ends the process for it."""
-    done = forked(["status"], environment(database), prepare=lambda: few_files(room))
+    """However low the limit of open files, a command works or says so: no library aborts the process."""
+    done = forked(["status"], environment(database), prepare=partial(few_files, room))
     assert_told(done, room)
-    assert done.status == 0 or re.search("no more files can be opened|Too many open files", done.stderr), done
+    assert done.returncode == 0 or re.search("no more files can be opened|Too many open files", done.stderr), done
 
 
 @pytest.mark.soak
@@ -337,7 +302,7 @@ def test_every_room_for_files(database: Database, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["missing", "directory", "pipe", "writable"])
 def test_any_log_of_tls_keys(tmp_path: Path, kind: str) -> None:
-    """A log of TLS keys that cannot be written is told in a line, and nothing else changes."""
+    """A log of TLS keys that cannot be written is reported in a line, and nothing else changes."""
     path = tmp_path / ("nowhere/keys" if kind == "missing" else kind)
     if kind == "directory":
         path.mkdir()
@@ -357,7 +322,7 @@ def test_a_database_without_an_account() -> None:
     told = {"PATH": os.environ["PATH"], "PROVISIONER_DATABASE_URL": "postgresql://u@127.0.0.1:1/x"}
     for arguments in (["status"], ["doctor"], ["keys", "generate"]):
         done = forked(arguments, told, prepare=without_account)
-        if done.status == 77:
+        if done.returncode == 77:
             pytest.skip("user namespaces are forbidden here")
         assert_told(done, arguments)
 
@@ -376,7 +341,7 @@ def test_a_database_without_an_account() -> None:
     ids=str,
 )
 def test_any_locale(tmp_path: Path, more: dict[str, str]) -> None:
-    """Letters that the locale cannot show are shown as question marks, and nothing ends for it."""
+    """Characters that the locale cannot show become question marks, and nothing fails because of it."""
     file = tmp_path / "z\u00fcrich.csv"
     file.write_text("project_id\nz\u00fcrich\n", encoding="utf-8")
     arguments = ["submit", str(file), "--batch", "\u00fc"]
@@ -384,7 +349,7 @@ def test_any_locale(tmp_path: Path, more: dict[str, str]) -> None:
     done = subprocess.run([SCRIPT, *arguments], capture_output=True, check=False, env=told)  # noqa: S603  # ours
     encoding = "utf-16" if more.get("PYTHONIOENCODING") == "utf-16" else "utf-8"
     out, err = (text.decode(encoding, "replace") for text in (done.stdout, done.stderr))
-    assert_told(Ended(status=done.returncode, stdout=out, stderr=err), more)
+    assert_told(subprocess.CompletedProcess(done.args, done.returncode, out, err), more)
 
 
 @settings(max_examples=EXAMPLES)
@@ -397,7 +362,7 @@ def test_any_locale(tmp_path: Path, more: dict[str, str]) -> None:
         st.text(st.characters(exclude_characters="\0"), max_size=20),
         max_size=3,
     ),
-    stream=st.sampled_from([None, CLOSED]),
+    stream=st.sampled_from([None, "closed"]),
 )
 def test_any_call(arguments: list[str], variables: dict[str, str], stream: str | None) -> None:
     """Any words, in any environment, with or without a standard input."""
@@ -408,11 +373,11 @@ def test_any_call(arguments: list[str], variables: dict[str, str], stream: str |
         for name, value in variables.items()
     }
     streams = {"stdin": stream} if stream else {}
-    done = forked(arguments, environment(PROVISIONER_DATABASE_URL=NOBODY) | told, streams=streams)
+    done = forked(arguments, environment(PROVISIONER_DATABASE_URL=NOBODY) | told, instead=streams)
     # The help has more lines; it is shown as well when nothing at all is said.
     if "--help" not in arguments and any(word != "--" for word in arguments):
         assert_told(done, (arguments, variables))
-    assert "Traceback" not in done.said
+    assert "Traceback" not in done.stdout + done.stderr
 
 
 def test_a_key_file_that_nobody_may_read_is_told(database: Database, tmp_path: Path) -> None:
@@ -423,7 +388,7 @@ def test_a_key_file_that_nobody_may_read_is_told(database: Database, tmp_path: P
         told = environment(database, PROVISIONER_SEALING__KEY_FILE=str(place))
         done = forked(["keys", "generate"], told)
         assert_told(done, place)
-        assert done.status == 1
+        assert done.returncode == 1
         assert str(place)[:100] in done.stderr
         assert_told(forked(["doctor"], told), place)
     assert stat.S_ISLNK(loop.lstat().st_mode)

@@ -1,4 +1,4 @@
-"""What `docs/other-languages.md` shows is true: a worker opens what its examples have sealed."""
+"""The examples of `docs/other-languages.md` work: a worker opens what they have sealed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 CHECKOUT = Path(__file__).parents[2]
 PAGE = CHECKOUT / "docs" / "other-languages.md"
-# Where `.ci/run` puts what the examples need; the repository does not hold it.
+# Where `.ci/run` puts the examples' dependencies, which the repository does not contain.
 NODE_MODULES = CHECKOUT / ".tools" / "node_modules"
 JAR = Path("/usr/share/java/jna.jar")
 PROJECT = "8d7e2b34-6d3c-4d5e-9f4b-2f1f6c1a9b11"
@@ -35,7 +35,7 @@ def example(language: str, beginning: str) -> str:
 
 
 def run(*command: str | Path, cwd: Path, **environ: str) -> str:
-    """What a program of the example's says; the API key is its standard input."""
+    """The output of an example's program; the API key is its standard input."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     done = subprocess.run(  # noqa: S603 - our own arguments
         command, cwd=cwd, env={**kept, **environ}, input=KEY, capture_output=True, text=True, check=False
@@ -59,7 +59,7 @@ def ask(database: Database, box: str) -> None:
 
 
 def opened(database: Database, keys: dict[str, str]) -> str:
-    """Let a worker do what is asked for; returns how it ended."""
+    """Have a worker do the requests; returns how they ended."""
     with simulated("--mode", "self-hosted", "--any-project") as infisical:
         provisioner("run", "--drain", "--listen", "off", database=database, more={**infisical.variables, **keys})
         made = [connection["projectId"] for connection in infisical.state()["connections"]]
@@ -102,7 +102,7 @@ def test_python_tells_that_a_row_existed(database: Database, tmp_path: Path, key
 
 
 def test_node(database: Database, tmp_path: Path, keys: dict[str, str]) -> None:
-    """A box that the Node example makes is opened by a worker."""
+    """A worker opens a box that the Node example makes."""
     node = shutil.which("node")
     if node is None:
         pytest.skip("there is no node on this machine")
@@ -121,7 +121,7 @@ def test_node(database: Database, tmp_path: Path, keys: dict[str, str]) -> None:
 
 
 def test_java(database: Database, tmp_path: Path, keys: dict[str, str]) -> None:
-    """A box that the Java example makes is opened by a worker, and all of the example compiles."""
+    """A worker opens a box that the Java example makes, and the whole example compiles."""
     java, javac = shutil.which("java"), shutil.which("javac")
     if java is None or javac is None or not JAR.exists():
         pytest.skip(f"there is no JDK, or no {JAR} (Debian: libjna-java) on this machine")

@@ -1,4 +1,4 @@
-"""What we are made of is known, and watched for known vulnerabilities."""
+"""Our dependencies are known, and watched for vulnerabilities."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def locked() -> dict[str, str]:
 
 
 def test_the_bill_of_materials_names_every_locked_package(tmp_path: Path) -> None:
-    """`make sbom` lists what an installation has, each package with its version and hash."""
+    """`make sbom` lists an installation's packages with version and hash."""
     recipe = (CHECKOUT / "Makefile").read_text(encoding="utf-8").split("\nsbom:")[1].split("\n\n")[0]
     arguments = re.search(r"cyclonedx-py (.*) -o (\S+) (\S+)$", recipe, re.MULTILINE)
     assert arguments
@@ -57,14 +57,14 @@ def test_the_bill_of_materials_names_every_locked_package(tmp_path: Path) -> Non
     ],
 )
 def test_a_known_vulnerability_fails_the_check(packages: list[Mapping[str, object]], status: int, said: str) -> None:
-    """A vulnerability fails `make check`; what could not be looked up is told, and fails nothing."""
+    """A vulnerability fails `make check`; a failed query is reported, and fails nothing."""
     assert verdict({"dependencies": packages}, "x") == (status, [said])
 
 
 def test_without_a_network_nothing_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the list of vulnerabilities cannot be reached, one line says so."""
     for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody listens there
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nothing listens there
     monkeypatch.setenv("NO_PROXY", "")
     lock = tmp_path / "one.lock"
     lock.write_text(f"idna==3.10 --hash=sha256:{'0' * 64}\n")

@@ -36,7 +36,7 @@ def verdict(report: dict[str, Any] | None, name: str) -> tuple[int, Sequence[str
 
 
 def ask(name: str) -> dict[str, Any] | None:
-    """What pip-audit reports of a file."""
+    """The findings of pip-audit for a file."""
     command = [sys.executable, "-m", "pip_audit", "--disable-pip", "--require-hashes", "--progress-spinner", "off"]
     try:
         done = subprocess.run(  # noqa: S603 - our own arguments

@@ -1,4 +1,4 @@
-"""A headless Chromium, driven over its own debugging protocol: no driver and no package beyond what we have."""
+"""A headless Chromium, driven by its debugging protocol, without a driver or another package."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _ADDRESS = re.compile(rb"DevTools listening on (ws://([^/\s]+)/\S+)")
 
 
 class Tab:
-    """One page, and what has happened on it so far."""
+    """One page, and its events so far."""
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self._socket = socket
@@ -51,7 +51,7 @@ class Tab:
         self.requested: list[str] = []
 
     async def listen(self) -> None:
-        """Take in what the browser says, until it hangs up."""
+        """Process the browser's messages, until it closes the connection."""
         async for message in self._socket:
             said = message.json()
             if "id" in said:
@@ -97,12 +97,12 @@ class Tab:
         await eventually(check)
 
     async def picture(self) -> bytes:
-        """What the page looks like from top to bottom, as PNG."""
+        """A picture of the page from top to bottom, as PNG."""
         said = await self.command("Page.captureScreenshot", captureBeyondViewport=True)
         return base64.b64decode(said["data"])
 
     async def look(self, *, width: int, dark: bool = False) -> None:
-        """Make the window so wide, and the reader one who likes it dark or light."""
+        """Set the window's width, and the preferred colour scheme."""
         await self.command(
             "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 600
         )
@@ -128,7 +128,7 @@ def _browser() -> tuple[str, str]:
     assert process.stderr
     for line in process.stderr:
         if found := _ADDRESS.search(line):
-            # Nobody reads what else it says, and it must not wait for that.
+            # Nobody reads its other output, and it must not block on it.
             threading.Thread(target=process.stderr.read, daemon=True).start()
             return found[2].decode(), found[1].decode()
     raise AssertionError("the browser did not start")

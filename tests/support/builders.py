@@ -36,7 +36,7 @@ ORGANIZATION = str(UUID(int=0xA))
 
 
 def at(seconds: float) -> datetime:
-    """So many seconds after noon."""
+    """This many seconds after noon."""
     return NOON + timedelta(seconds=seconds)
 
 
@@ -58,7 +58,7 @@ def a_claim(request: Request | None = None, **changes: Any) -> Claim:
 
 
 def a_connection(**changes: Any) -> Connection:
-    """What the usual request makes, a second after noon."""
+    """The connection of the usual request, made a second after noon."""
     usual = Connection(
         id=str(UUID(int=0xC0)),
         project_id=project(1),
@@ -93,7 +93,7 @@ def a_doubted_claim(request: Request | None = None, **changes: Any) -> Claim:
 
 
 def doubted(claim: Claim) -> Claim:
-    """The same claim, whose create was sent at once and answered by nobody."""
+    """The same claim, whose create was sent at once and never answered."""
     return with_doubt(claim, possible_create(claim, claim.claimed_at + timedelta(seconds=5)))
 
 
@@ -116,7 +116,7 @@ PROOFS = {
 
 
 def an_observation(seen: Result, **changes: Any) -> Observation:
-    """What one call showed, told by Infisical; those that bring a connection bring the usual one."""
+    """The observation of one call, from Infisical; results with a connection have the usual one."""
     carries = {Result.CREATED, Result.UPDATED, Result.FOUND, Result.WRONG_SCOPE}
     connection = a_connection() if seen in carries else None
     proof = PROOFS.get(seen, Proof.NONE)
@@ -130,7 +130,7 @@ def a_moment(**changes: Any) -> DecisionContext:
 
 
 def a_record(**changes: Any) -> AttemptRecord:
-    """A create that was answered."""
+    """An answered create."""
     usual = AttemptRecord(
         action=Action.CREATE,
         started_at=NOON,
@@ -146,7 +146,7 @@ def a_record(**changes: Any) -> AttemptRecord:
 def a_settlement(
     claim: Claim, outcome: Outcome | None = None, *, sent: int | None = None, records: Sequence[AttemptRecord] = ()
 ) -> Settlement:
-    """How a claim ended: with a connection of its own, unless told otherwise."""
+    """The end of a claim: by default with a connection of its own."""
     made = a_connection(id=str(UUID(int=0xC0000 + claim.request.id)), project_id=claim.request.project_id)
     return Settlement(
         claim=claim,

@@ -1,4 +1,4 @@
-"""The console script as its users run it, and a look into the database behind its back."""
+"""Run the console script as users do, and read the database behind its back."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from tests.support.forking import MOST, Forked, call, is_early
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from tests.support.postgres import Database
 
@@ -19,7 +19,7 @@ SCRIPT = Path(sys.executable).parent / "provisioner"
 
 
 def environment(database: Database | None = None, **more: str) -> dict[str, str]:
-    """Return what the console script sees: nothing of ours, and the database if there is one."""
+    """Return the console script's environment: without our variables, with the database if there is one."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "LC_ALL") if name in os.environ}
     url = {"PROVISIONER_DATABASE_URL": database.url} if database else {}
     return {**kept, **url, **more}
@@ -32,12 +32,30 @@ def provisioner(
     cwd: Path | None = None,
     more: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end, as a process of its own; `given` is its standard input."""
+    """Run a command in its own process; `given` is its standard input."""
     if is_early(more or {}) or len(given) > MOST:
         return script(*arguments, database=database, given=given, cwd=cwd, more=more)
-    words = [str(argument) for argument in arguments]
-    status, out, err = call(words, env=environment(database, **(more or {})), cwd=str(cwd or "/"), given=given)
-    return subprocess.CompletedProcess([SCRIPT, *words], status, out.decode(), err.decode())
+    return forked(
+        [str(argument) for argument in arguments], environment(database, **(more or {})), given=given, cwd=cwd
+    )
+
+
+def forked(
+    arguments: Sequence[str],
+    environ: Mapping[str, str],
+    *,
+    given: bytes = b"",
+    cwd: Path | None = None,
+    instead: Mapping[str, str] | None = None,
+    prepare: Callable[..., object] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end in just this environment, on another machine if need be: see `tests.support.forking`.
+
+    What Python itself reads when it starts (the locale, `PYTHON…`) is not read again.
+    """
+    status, out, err = call(arguments, env=environ, cwd=cwd or "/", given=given, instead=instead, prepare=prepare)
+    said = (stream.decode("utf-8", "replace") for stream in (out, err))
+    return subprocess.CompletedProcess([SCRIPT, *arguments], status, *said)
 
 
 def script(
@@ -47,7 +65,7 @@ def script(
     cwd: Path | None = None,
     more: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run the console script itself to its end, start and all."""
+    """Run the console script itself, including its start."""
     done = subprocess.run(  # noqa: S603  # our own arguments
         [SCRIPT, *arguments],
         input=given,

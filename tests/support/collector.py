@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Collector:
-    """Where it is, and what it was sent."""
+    """Its address, and what it received."""
 
     def __init__(self, url: str) -> None:
         self.url = url

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from provisioner.cli import COMMANDS
+from provisioner.cli.commands import COMMANDS
 from provisioner.settings import load_settings
 from provisioner.settings.proxies import VARIABLES
 from provisioner.settings.shape import ECOSYSTEM, OPENROUTER_KEY, field_of, is_secret

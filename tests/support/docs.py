@@ -8,8 +8,9 @@ from typing import Any, Final
 
 from typer import main as typer_main
 
-from provisioner.cli import COMMANDS, app, load_command
-from provisioner.observe.catalogue import metrics_table
+from provisioner.cli import app, load_command
+from provisioner.cli.commands import COMMANDS
+from provisioner.observe.catalogue import METRICS
 from provisioner.settings.shape import settings_table
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -20,7 +21,7 @@ _BLOCK = re.compile(r"^```console\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
 def commands(text: str) -> list[str]:
-    """The commands that a page tells its readers to type, in order: what follows `$ ` in console blocks."""
+    """The commands that readers of a page type, in order: what follows `$ ` in console blocks."""
     return [
         command.strip()
         for block in _BLOCK.findall(text)
@@ -45,7 +46,7 @@ def pages() -> list[Path]:
 
 def commands_table() -> str:
     """Every command in one line."""
-    rows = [f"| [`{name}`](#provisioner-{name}) | {summary} |" for name, summary in COMMANDS.items()]
+    rows = [f"| [`{name}`](#provisioner-{name}) | {command.summary} |" for name, command in COMMANDS.items()]
     return "\n".join(["| command | what it does |", "|---|---|", *rows])
 
 
@@ -55,8 +56,18 @@ def commands_reference() -> str:
     return "\n\n".join(sections)
 
 
+def metrics_table() -> str:
+    """All metrics, and what they mean."""
+    rows = ["| metric | kind | unit | labels | meaning |", "|---|---|---|---|---|"]
+    for metric in METRICS:
+        labels = ", ".join(f"`{label}`" for label in metric.labels) or "none"
+        kind = f"{metric.kind}, shared" if metric.shared else str(metric.kind)
+        rows.append(f"| `{metric.full_name}` | {kind} | {metric.unit} | {labels} | {metric.help} |")
+    return "\n".join(rows)
+
+
 def exit_statuses() -> str:
-    """What the exit statuses mean, as the help says it."""
+    """The meaning of the exit statuses, as in the help."""
     return str(typer_main.get_command(app).epilog)
 
 

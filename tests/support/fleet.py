@@ -51,7 +51,7 @@ FROM provisioner.attempts AS a JOIN provisioner.connection_requests AS q ON q.id
 
 
 class Stoppable(Protocol):
-    """What every way of starting a worker lends at least."""
+    """The common interface of all ways to start a worker."""
 
     def stop(self) -> None:
         """Tell it to stop."""
@@ -220,7 +220,7 @@ class Fleet(Generic[W]):
         await self.until(pending, 0, within=within)
 
     async def comes_to(self, states: Mapping[str, int], where: str = "true", *, within: float = 20.0) -> None:
-        """Wait until so many requests are in these states, and none in another."""
+        """Wait until this many requests are in these states, and none in another."""
 
         async def look() -> bool:
             seen = await self.states(where)
@@ -252,16 +252,16 @@ class Fleet(Generic[W]):
         return found
 
     async def finished(self, least: int, *, within: float = 30.0) -> None:
-        """Wait until so many requests have ended."""
+        """Wait until this many requests have ended."""
         ended = "SELECT count(*) FROM provisioner.connection_requests WHERE status <> 'pending'"
         await self.until(ended, lambda n: n >= least, within=within)
 
     async def made(self, least: int, *, within: float = 30.0) -> None:
-        """Wait until the server has so many connections."""
+        """Wait until the server has this many connections."""
         await self.simulator.until(lambda: len(self.simulator.world.connections) >= least, within=within)
 
     async def at_work(self, workers: int) -> None:
-        """Wait until so many workers have a lease."""
+        """Wait until this many workers have a lease."""
         leases = "SELECT count(*) FROM provisioner.workers WHERE lease_until > now()"
         await self.until(leases, lambda n: n >= workers)
 

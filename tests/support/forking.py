@@ -17,18 +17,23 @@ import socket
 import subprocess
 import sys
 import tempfile
-from contextlib import suppress
-from functools import cache
+import traceback
+from contextlib import ExitStack, suppress
+from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
+from tests.support import machines
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 ROOT = Path(__file__).parents[2]
 LONGEST = 2**20  # bytes of one call: its arguments and its environment
 MOST = 2**16  # bytes that a pipe takes
+CLOSED = -100  # a stream that is none; beside the numbers of `subprocess`
+PATIENCE = 60  # seconds, after which a command hangs; the slowest that is waited for takes one on a machine at rest
 # What commands import only when they run.
 WHEN_THEY_RUN = (
     *("provisioner.service", "provisioner.settings", "provisioner.observe.web"),
@@ -99,22 +104,29 @@ class Forked:
         stdin: int = subprocess.DEVNULL,
         stdout: int = subprocess.DEVNULL,
         stderr: int = subprocess.DEVNULL,
+        prepare: Callable[..., object] | None = None,
     ) -> None:
-        """Start it; streams are numbers of open files, or `DEVNULL` and `PIPE` as for `subprocess.Popen`."""
+        """Start it; streams are numbers of open files, `CLOSED`, or `DEVNULL` and `PIPE` as for `subprocess.Popen`.
+
+        `prepare`, of `tests.support.machines`, is called in its process before it begins.
+        """
         self.returncode: int | None = None
         self.stdout: IO[str]
         self.stderr: IO[str]
         self._line = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._line.connect(_server()[0])
-        message = json.dumps({"arguments": list(arguments), "env": dict(env), "cwd": str(cwd)}).encode()
+        streams = {"stdin": stdin, "stdout": stdout, "stderr": stderr}
+        closed = [name for name, stream in streams.items() if stream == CLOSED]
+        asked = {"arguments": list(arguments), "env": dict(env), "cwd": str(cwd), "closed": closed}
+        message = json.dumps({**asked, "prepare": _named(prepare)}).encode()
         assert len(message) < LONGEST
         ends = []
-        for name, stream in (("stdin", stdin), ("stdout", stdout), ("stderr", stderr)):
+        for name, stream in streams.items():
             end = stream
             if stream == subprocess.PIPE:
                 read, end = os.pipe()
                 setattr(self, name, os.fdopen(read, encoding="utf-8"))
-            elif stream == subprocess.DEVNULL:
+            elif stream in {subprocess.DEVNULL, CLOSED}:
                 end = os.open(os.devnull, os.O_RDWR)
             ends.append((end, end != stream))
         socket.send_fds(self._line, [b"+"], [end for end, _ in ends])
@@ -167,10 +179,25 @@ class Forked:
         return said[0], said[1]
 
 
-def call(arguments: Sequence[str], *, env: Mapping[str, str], cwd: str, given: bytes) -> tuple[int, bytes, bytes]:
+def _named(prepare: Callable[..., object] | None) -> list[Any]:
+    """A function of `tests.support.machines`, and its arguments, as they go to the other process."""
+    function, arguments = (prepare.func, prepare.args) if isinstance(prepare, partial) else (prepare, ())
+    return [function.__name__, *arguments] if function else []
+
+
+def call(
+    arguments: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    cwd: str | Path = "/",
+    given: bytes = b"",
+    instead: Mapping[str, str] | None = None,
+    prepare: Callable[..., object] | None = None,
+) -> tuple[int, bytes, bytes]:
     """Run one command to its end; returns its exit status and what it wrote to both streams.
 
-    What is `given` has to fit into a pipe: `MOST` bytes.
+    What is `given` has to fit into a pipe: `MOST` bytes. `instead` puts files in the place of streams, or nothing
+    where it says `closed`.
     """
     read, write = os.pipe()
     with (
@@ -181,7 +208,17 @@ def call(arguments: Sequence[str], *, env: Mapping[str, str], cwd: str, given: b
         with os.fdopen(write, "wb") as feed:
             feed.write(given)
         streams = {"stdin": into.fileno(), "stdout": out.fileno(), "stderr": err.fileno()}
-        status = Forked(arguments, env=env, cwd=cwd, **streams).wait()
+        with ExitStack() as stack:
+            for name, path in (instead or {}).items():
+                mode = os.O_RDONLY if name == "stdin" else os.O_WRONLY
+                streams[name] = CLOSED if path == "closed" else os.open(path, mode)
+                if streams[name] != CLOSED:
+                    stack.callback(os.close, streams[name])
+            command = Forked(arguments, env=env, cwd=cwd, prepare=prepare, **streams)
+        try:
+            status = command.wait(PATIENCE)
+        finally:
+            command.kill()
         out.seek(0)
         err.seek(0)
         return status, out.read(), err.read()
@@ -189,7 +226,8 @@ def call(arguments: Sequence[str], *, env: Mapping[str, str], cwd: str, given: b
 
 def serve(address: str) -> None:
     """Import every command, then fork one for each call, until standard input ends."""
-    from provisioner.cli import COMMANDS, load_command
+    from provisioner.cli import load_command
+    from provisioner.cli.commands import COMMANDS
 
     for name in COMMANDS:
         load_command(name)
@@ -254,14 +292,23 @@ def _run(asked: Any) -> NoReturn:
     from provisioner.cli import main
 
     os.chdir(asked["cwd"])
+    for name in asked.get("closed", ()):
+        os.close(("stdin", "stdout", "stderr").index(name))
+        setattr(sys, name, None)
     os.environ.clear()
     os.environ.update(asked["env"])
     sys.argv = ["provisioner", *asked["arguments"]]
     status = 70
     try:
+        if prepare := asked.get("prepare"):
+            getattr(machines, prepare[0])(*prepare[1:])
         status = main()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+    except BaseException:  # noqa: BLE001  # Python would print it, and so does this
+        with suppress(BaseException):
+            os.write(2, traceback.format_exc().encode("utf-8", "replace"))
     finally:
         os._exit(status)  # Python's own end takes as long as a small command
 

@@ -1,4 +1,4 @@
-"""What stands before an Infisical: it hands everything on, and answers single creates as a test says."""
+"""A gateway before an Infisical: it passes everything on, and answers single creates as a test says."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DROPPED = {"connection", "keep-alive", "transfer-encoding", "content-length", "d
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """What becomes of one create: so often it is handed on, and what its sender gets; None is Infisical's last answer.
+    """The fate of one create: how often it is passed on, and its client's answer; None is Infisical's last answer.
 
     `edit` changes the body before it is handed on, `meanwhile` happens after that. An empty answer resets the
     connection.

@@ -19,7 +19,7 @@ KEY = "sk-or-v1-not-a-real-key"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Infisical:
-    """Where it is and who may log in."""
+    """Its address and credentials."""
 
     url: str
     client_id: str
@@ -29,7 +29,7 @@ class Infisical:
 
     @property
     def variables(self) -> dict[str, str]:
-        """What a worker has to be told."""
+        """A worker's settings for it."""
         return {
             "INFISICAL_HOST": self.url,
             "INFISICAL_UNIVERSAL_AUTH_CLIENT_ID": self.client_id,
@@ -38,20 +38,20 @@ class Infisical:
         }
 
     def state(self) -> dict[str, Any]:
-        """What happened so far."""
+        """The events so far."""
         with urllib.request.urlopen(f"{self.url}/_simulator/state") as answer:  # noqa: S310  # loopback
             state: dict[str, Any] = json.load(answer)
             return state
 
     def log_in(self) -> str:
-        """An access token, for who wants to use it as it is."""
+        """An access token, for use without a login."""
         body = json.dumps({"clientId": self.client_id, "clientSecret": self.client_secret}).encode()
         url, headers = f"{self.url}/api/v1/auth/universal-auth/login", {"Content-Type": "application/json"}
         with urllib.request.urlopen(urllib.request.Request(url, body, headers)) as answer:  # noqa: S310  # loopback
             return str(json.load(answer)["accessToken"])
 
     def set(self, **settings: object) -> None:
-        """Change what happens next."""
+        """Change settings."""
         body = json.dumps(settings).encode()
         headers = {"Content-Type": "application/json"}
         request = urllib.request.Request(f"{self.url}/_simulator/settings", body, headers)  # noqa: S310  # loopback

@@ -1,10 +1,17 @@
-"""Machines as others have them: a namespace of mounts in which what is usually there is missing or read-only."""
+"""Machines as others have them: what is usually there is missing or read-only.
+
+The functions that take something away from their own process are what `tests.support.forking` prepares a command with.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import os
+import resource
 import shlex
+import shutil
 import subprocess
+import tempfile
 from functools import cache
 from pathlib import Path
 
@@ -39,3 +46,44 @@ def read_only(command: list[str], *, but: tuple[str, ...] = ()) -> list[str]:
     steps += [f"mount -t tmpfs -o size=64m tmpfs {place}" for place in but]
     steps.append(f"cd / && exec {shlex.join(command)}")
     return [*prefix, "sh", "-c", "\n".join(steps)]
+
+
+def without_account() -> None:
+    """Be a user whom no file knows, as a container with a number for a user has it."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    inside, outside = 54321, os.geteuid()
+    if libc.unshare(0x10000000):  # CLONE_NEWUSER
+        os._exit(77)  # forbidden here
+    Path("/proc/self/setgroups").write_text("deny")
+    Path("/proc/self/uid_map").write_text(f"{inside} {outside} 1")
+
+
+def gone() -> None:
+    """Be in a directory that is not there any more."""
+    place = tempfile.mkdtemp()
+    os.chdir(place)
+    shutil.rmtree(place)
+
+
+def strict() -> None:
+    """Make files that nobody may read, oneself included."""
+    os.umask(0o777)
+
+
+def few_files(room: int = 4) -> None:
+    """Have room for hardly more files than are open."""
+    number = os.dup(2)  # the lowest that is free
+    os.close(number)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (number + room, number + room))
+
+
+def little_room(most: int) -> None:
+    """Write no file of more bytes than these: what a full disk does, without a disk."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+
+
+def little_memory(more: int) -> None:
+    """Have no directory for temporary files, and only so many bytes more than are in use."""
+    tempfile.tempdir = "/nowhere"
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + more,) * 2)

@@ -19,7 +19,7 @@ WORKER = (
 
 
 def ask(database: Database, count: int = 1, **columns: str) -> list[int]:
-    """Ask for so many connections, each in a project of its own; columns are SQL. Returns the ids."""
+    """Insert this many requests, each in its own project; columns are SQL. Returns the ids."""
     names = "".join(f", {name}" for name in columns)
     values = "".join(f", {value}" for value in columns.values())
     said = query(

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 TEMPLATE = "template_provisioner"
 MEMORY = Path("/dev/shm")  # noqa: S108 - making the 300 files of a database takes 5 times as long on a disk
 QUICK = {
-    "fsync": "off",  # nobody kills this server: tests that do start one of their own
+    "fsync": "off",  # this server is never killed: tests that need that start their own
     "full_page_writes": "off",
     "max_wal_size": "128MB",
     "shared_buffers": "32MB",
@@ -67,7 +67,7 @@ class Databases:
 
     @contextmanager
     def fresh(self, template: str) -> Iterator[Database]:
-        """Lend a copy of a template and drop it afterwards, whoever is still connected."""
+        """Provide a copy of a template, and drop it afterwards, even with open connections."""
         name = f"test_{next(self._numbers)}"
         self.execute(f"CREATE DATABASE {name} TEMPLATE {template} {strategy(self._server)}")
         try:
@@ -81,7 +81,7 @@ class Databases:
 
 
 def ask(server: PostgresServer, sql: str, url: str | None = None) -> str:
-    """Return what psql, in an empty environment, prints for a statement; an error raises."""
+    """Return the output of psql, in an empty environment, for a statement; raises on an error."""
     done = subprocess.run(  # noqa: S603 - our own arguments
         [
             server.psql,
@@ -103,7 +103,7 @@ def ask(server: PostgresServer, sql: str, url: str | None = None) -> str:
 
 
 def strategy(server: PostgresServer) -> str:
-    """How to copy a database: its files, the quicker way while nothing waits for the disk; the only one before 15."""
+    """How to copy a database: by files, faster while nothing waits for the disk, and the only way before 15."""
     return "" if server.version.startswith("14.") else "STRATEGY FILE_COPY"
 
 
@@ -136,7 +136,7 @@ def started(server: PostgresServer) -> Iterator[PostgresServer]:
 
 @pytest.fixture(scope="session")
 def databases(postgres_server: PostgresServer) -> Iterator[Databases]:
-    """Lend what makes databases on the shared server."""
+    """Provide a function that makes databases on the shared server."""
     maker = Databases(postgres_server)
     yield maker
     maker.close()
@@ -148,7 +148,7 @@ def template_database(postgres_server: PostgresServer, databases: Databases) -> 
     from provisioner.postgres.migrations import migrate
 
     databases.execute(f"CREATE DATABASE {TEMPLATE} TEMPLATE template0 {strategy(postgres_server)}")
-    with ThreadPoolExecutor(1) as thread:  # so that the event loops of the tests are left alone
+    with ThreadPoolExecutor(1) as thread:  # so that the event loops of the tests are not affected
         thread.submit(asyncio.run, migrate(postgres_server.url(TEMPLATE))).result()
     databases.execute(f"ALTER DATABASE {TEMPLATE} ALLOW_CONNECTIONS false")
     return TEMPLATE

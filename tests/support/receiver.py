@@ -1,4 +1,4 @@
-"""A receiver of notices that does what a test says: accepts, fails, redirects, hangs, hangs up."""
+"""A receiver of notices with a scripted behaviour: accepts, fails, redirects, hangs, hangs up."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Got:
 
     @property
     def content(self) -> dict[str, Any]:
-        """What it says."""
+        """Its contents."""
         content: dict[str, Any] = json.loads(self.body)
         return content
 

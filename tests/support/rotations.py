@@ -1,4 +1,4 @@
-"""What tests of rotations ask for."""
+"""Helpers for tests of rotations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A server that says what a test lets it say, byte by byte, and notes what it got."""
+"""A server that sends what a test tells it, byte by byte, and records what it receives."""
 
 import asyncio
 import socket
@@ -23,7 +23,7 @@ Handler = Callable[[bytes, StreamWriter], Awaitable[None]]
 
 @asynccontextmanager
 async def serving(handle: Handler) -> AsyncIterator[tuple[URL, Received]]:
-    """A server that reads requests, notes them and lets `handle` answer each, until that closes the connection."""
+    """A server that reads requests, records them and lets `handle` answer each, until that closes the connection."""
     received = Received()
     serving_now: set[asyncio.Task[None] | None] = set()
 
@@ -69,7 +69,7 @@ def saying(answer: bytes, *, reset: bool = False, close: bool = False) -> Handle
 
 
 def free_port() -> int:
-    """A port on which nobody listens."""
+    """A port without a listener."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -108,6 +108,17 @@ async def row_of(session: Session, request: int) -> asyncpg.Record:
     return row
 
 
+async def take(session: Session, request: int, *, attempt: int = 1) -> None:
+    """Put a request that is ready into flight, as a claim does."""
+    await session.execute(
+        "WITH gone AS (DELETE FROM provisioner.ready WHERE id = $1 RETURNING *)"
+        " INSERT INTO provisioner.in_flight (id, attempt, worker, target, rank, project_id, claimed_at)"
+        " SELECT id, $2, 1, target, rank, project_id, now() FROM gone",
+        request,
+        attempt,
+    )
+
+
 async def soon(session: Session) -> None:
     """Make everything that waits due."""
     await session.execute("UPDATE provisioner.waiting SET run_at = now() - interval '1 second'")

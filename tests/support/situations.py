@@ -1,4 +1,4 @@
-"""What the pages show in twelve situations: for the pictures, and for tests that look at each of them."""
+"""The pages in twelve situations: for the pictures, and for tests of each of them."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def a_story(listed: Listed) -> RequestHistory:
 
 
 def busy(**changes: Any) -> Status:
-    """Two batches of a company under way."""
+    """Two batches of a company in progress."""
     done = a_progress(batch="platform teams", total=False, requests=420, succeeded=420, in_flight=0, ready=0, waiting=0)
     rest = a_progress(
         batch="product teams", total=False, requests=1180, succeeded=509, in_flight=4, ready=662, waiting=5
@@ -185,7 +185,7 @@ RETRIES = (
 
 
 def situations() -> dict[str, Answers]:
-    """What is looked at, by the name of the situation."""
+    """The status, by the name of the situation."""
     failing = busy(
         progress=a_progress(
             requests=1600, succeeded=889, failed=40, in_flight=4, ready=647, waiting=0, retrying=20, ends_at=at(212)
@@ -302,7 +302,7 @@ def situations() -> dict[str, Answers]:
 
 
 def browsable(answers: Answers) -> Answers:
-    """The same with requests to look for, and the stories of two of them."""
+    """The same with requests to search, and the histories of two of them."""
     listed = [(a_failed, a_waiting, a_listed, a_listed)[number % 4](number) for number in range(140, 116, -1)]
     answers.found = Found(requests=tuple(listed), older=True)
     answers.stories = {each.id: a_story(each) for each in listed}

@@ -1,4 +1,4 @@
-"""One worker on the real queue, whose clock, lease, database answers and Infisical do what a test says."""
+"""One worker on the real queue, whose clock, lease, database answers and Infisical a test controls."""
 
 from __future__ import annotations
 
@@ -36,22 +36,22 @@ if TYPE_CHECKING:
 
 
 class Time:
-    """A host's clocks: the wall's is wrong by as much as told, and both jump when told so."""
+    """A host's clocks: the wall clock is wrong by a given amount, and both can jump."""
 
     def __init__(self, *, wrong_by: float = 0.0) -> None:
         self._wrong = timedelta(seconds=wrong_by)
         self._jumped = 0.0
 
     def wall(self) -> datetime:
-        """What the wall's clock shows."""
+        """The wall clock's time."""
         return datetime.now(UTC) + self._wrong + timedelta(seconds=self._jumped)
 
     def set_back(self, seconds: float) -> None:
-        """Somebody, or NTP, sets the wall's clock; the other one goes on."""
+        """Somebody, or NTP, sets the wall clock; the monotonic clock goes on."""
         self._wrong -= timedelta(seconds=seconds)
 
     def monotonic(self) -> float:
-        """What the clock shows that never goes back."""
+        """The monotonic clock's time."""
         return time.monotonic() + self._jumped
 
     def jump(self, seconds: float) -> None:
@@ -60,13 +60,13 @@ class Time:
 
 
 class Obstructed(PostgresQueue):
-    """The queue, with renewals that may be held up, and something that may happen after a claim or a renewal."""
+    """The queue, with renewals that can be delayed, and events after a claim or a renewal."""
 
     def __init__(self, pool: Pool) -> None:
         super().__init__(pool)
         self.renewals = asyncio.Event()
         self.renewals.set()
-        self.asked = self.empty = 0  # claims that were begun, and that brought nothing
+        self.asked = self.empty = 0  # claims that were begun, and that returned nothing
         self.promotions = 0
         self.after_claim: Callable[[], None] = lambda: None
         self.after_renewal: Callable[[], None] = lambda: None
@@ -75,7 +75,7 @@ class Obstructed(PostgresQueue):
     async def claim(
         self, worker: int, *, target: str, start: QueuePosition, limit: int, retried_only: bool = False
     ) -> Claims:
-        """Claim, and let something happen before the answer is heard."""
+        """Claim, and let an event happen before the answer arrives."""
         self.asked += 1
         brought = await super().claim(worker, target=target, start=start, limit=limit, retried_only=retried_only)
         self.empty += not brought.claims
@@ -84,7 +84,7 @@ class Obstructed(PostgresQueue):
         return brought
 
     async def renew(self, worker: int, *, lease: float, heartbeat: Heartbeat) -> None:
-        """Renew as soon as that is allowed, and let something happen before the answer is heard."""
+        """Renew as soon as that is allowed, and let an event happen before the answer arrives."""
         await self.renewals.wait()
         await super().renew(worker, lease=lease, heartbeat=heartbeat)
         self.after_renewal()
@@ -95,7 +95,7 @@ class Obstructed(PostgresQueue):
         return await super().promote(limit)
 
     async def poll(self, *, marks: dict[str, QueuePosition], served: dict[str, QueuePosition]) -> QueueSnapshot:
-        """Let something be noticed, and look."""
+        """Let an event happen, and poll."""
         self.before_look()
         return await super().poll(marks=marks, served=served)
 
@@ -126,7 +126,7 @@ class Ledger:
 
 @dataclass(slots=True)
 class Server:
-    """An Infisical with one name a project. `open`: creates are answered. `script`: what the next removals meet."""
+    """An Infisical with one name per project. `open`: creates are answered. `script`: results of the next removals."""
 
     made: dict[str, Connection] = field(default_factory=dict)
     creates: int = 0
@@ -136,7 +136,7 @@ class Server:
     wrong_scope: bool = False
     wrong: list[Connection] = field(default_factory=list)
     lose: Callable[[], None] | None = None  # answers of creates are lost, and this happens at each
-    answer: Observation | None = None  # what every create meets, if that is always the same
+    answer: Observation | None = None  # the result of every create, if it is always the same
     maintenance: Callable[[], None] | None = None  # creates come to nothing, and this happens at each
 
     async def create(self, request: Request, _key: Secret) -> Observation:
@@ -180,7 +180,7 @@ class Server:
         return Observation(result=Result.UPDATED, status=200, connection=connection)
 
     async def update(self, request: Request, connection: Connection, _key: Secret | None) -> Observation:
-        """Change what is there."""
+        """Update a connection."""
         made = self.made.get(request.project_id)
         if made is None or made.id != connection.id:
             return Observation(result=Result.ABSENT, status=404)
@@ -188,7 +188,7 @@ class Server:
         return Observation(result=Result.UPDATED, status=200, connection=self.made[request.project_id])
 
     async def remove(self, connection: Connection) -> Observation:
-        """Delete, or meet what the script says."""
+        """Delete, or follow the script."""
         self.removals.append(connection)
         return self.script.pop(0) if self.script else Observation(result=Result.REMOVED, status=200)
 
@@ -276,5 +276,5 @@ class SmallWorld(Fleet[Worker]):
 
 
 def lose_the_answer() -> None:
-    """The database did what it was asked for, and nobody hears of it."""
+    """The database has executed the statement, but its answer is lost."""
     raise DatabaseUnavailable("the connection was cut")

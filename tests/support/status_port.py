@@ -1,8 +1,8 @@
-"""A status port whose answers a test chooses, and how many times it was asked to look."""
+"""A status port with answers chosen by a test, and the number of its queries."""
 
 from __future__ import annotations
 
-import time
+import asyncio
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -98,7 +98,7 @@ def a_troubled_status() -> Status:
 
 @dataclass(slots=True, kw_only=True)
 class Answers:
-    """What the port finds when it looks: set anew by tests. `looks` counts how many times the database was asked."""
+    """The port's data, set by tests. `looks` counts the queries of the database."""
 
     status: Status = field(default_factory=a_status)
     error: ProvisionerError | None = None
@@ -119,34 +119,34 @@ class Answers:
     queries: list[Query] = field(default_factory=list)
 
     async def read_status(self) -> Status:
-        """Look at the status."""
+        """Return the status."""
         self.looks += 1
         if self.error is not None:
             raise self.error
         return self.status
 
     async def read_gauges(self) -> Gauges:
-        """Look at what a monitor wants."""
+        """Return the figures for a monitor."""
         self.looks += 1
         if self.error is not None:
             raise self.error
         return Gauges(lines=(), budgets=(), workers=self.status.workers)
 
     async def read_history(self) -> History:
-        """Look at what happened lately; not counted among the looks."""
+        """Return recent activity; not counted in `looks`."""
         if self.error is not None:
             raise self.error
         return self.history
 
     async def find(self, query: Query) -> Found:
-        """Look for requests."""
+        """Search for requests."""
         self.queries.append(query)
         if self.error is not None:
             raise self.error
         return self.found
 
     async def read_request(self, request: int) -> RequestHistory | None:
-        """Tell the story of one."""
+        """Return one request with its history."""
         if self.error is not None:
             raise self.error
         return self.stories.get(request)
@@ -176,6 +176,6 @@ async def served(
 ) -> AsyncIterator[str]:
     """Serve the answers; gives the URL."""
     health = Health(lambda: answers.vitals, poll=1.0)
-    port = StatusPort(sources_of(answers, health), monotonic=time.monotonic, stream_time=stream_time)
+    port = StatusPort(sources_of(answers, health), monotonic=asyncio.get_running_loop().time, stream_time=stream_time)
     async with serving(port, host, number, header_time=header_time) as bound:
         yield f"http://127.0.0.1:{bound}"

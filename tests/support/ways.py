@@ -111,7 +111,7 @@ class Process:
         return self.process.poll() is None
 
     def log(self) -> str:
-        """What it has logged so far."""
+        """The log so far."""
         return self.log_file.read_text(encoding="utf-8", errors="replace")
 
     def signal(self, number: Signals) -> None:

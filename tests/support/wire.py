@@ -10,10 +10,11 @@ import asyncio
 import struct
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 from urllib.parse import urlsplit, urlunsplit
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
     from types import TracebackType
 
 Severity = Literal["ERROR", "FATAL", "PANIC"]
@@ -25,7 +26,7 @@ READY: Final = b"Z\0\0\0\x05"
 
 
 def error_response(sqlstate: str, severity: Severity, said: str) -> bytes:
-    """What a server says that something went wrong."""
+    """A server's error message."""
     fields = {"S": severity, "V": severity, "C": sqlstate, "M": said}
     body = b"".join(name.encode() + value.encode() + b"\0" for name, value in fields.items()) + b"\0"
     return b"E" + struct.pack("!i", len(body) + 4) + body
@@ -42,7 +43,7 @@ class Strike:
     struck: asyncio.Event = field(default_factory=asyncio.Event)
 
     def message(self) -> bytes:
-        """It, as it is sent."""
+        """The message in its wire format."""
         return error_response(self.sqlstate, self.severity, self.said)
 
 
@@ -57,17 +58,13 @@ class _Session:
     refusing: bool = False  # everything up to the next Sync belongs to a statement that was refused
 
 
-class ScriptedServer:
-    """Stands in front of the server at `port`, in the event loop of the test."""
+class Relay:
+    """Stands in front of the server at `port`, in the event loop of the test, until the end of the block."""
 
     def __init__(self, port: int) -> None:
         self._target = port
         self._listener: asyncio.Server | None = None
-        self._sessions: set[_Session] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._strike: Strike | None = None
-        self.stubborn = False
-        self.begun: list[bytes] = []  # what sessions said in the beginning
 
     async def __aenter__(self) -> Self:
         self._listener = await asyncio.start_server(self._accept, HOST, 0)
@@ -83,22 +80,10 @@ class ScriptedServer:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def url(self, url: str) -> str:
-        """The same database, by way of this server."""
+        """The same database, by this way."""
         parts = urlsplit(url)
         port = self._listener.sockets[0].getsockname()[1] if self._listener else 0
         return urlunsplit(parts._replace(netloc=parts.netloc.rpartition(":")[0] + f":{port}"))
-
-    def plan(self, strike: Strike | None, *, stubborn: bool = False) -> None:
-        """Let the next one who comes to that moment meet the error; with `stubborn` everyone until the next plan."""
-        self._strike, self.stubborn = strike, stubborn
-
-    def interrupt(self, strike: Strike) -> None:
-        """Tell every session, whatever it is at, and end it."""
-        for session in tuple(self._sessions):
-            session.client.write(strike.message())
-            session.client.close()
-            session.server.close()
-        strike.struck.set()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -108,10 +93,46 @@ class ScriptedServer:
             with suppress(ConnectionError, asyncio.IncompleteReadError):
                 await self._serve(reader, writer)
         except asyncio.CancelledError:
-            return  # asyncio would print what nobody wants to know
+            return  # the block ends; asyncio would print what nobody wants to know
         finally:
             self._tasks.discard(task)
             writer.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve a client until it has gone."""
+        raise NotImplementedError
+
+    @staticmethod
+    async def _both(up: Coroutine[Any, Any, None], down: Coroutine[Any, Any, None]) -> None:
+        """Carry in both directions, until one of them has ended."""
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(up), group.create_task(down)]
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                task.cancel()
+
+
+class ScriptedServer(Relay):
+    """A server that says what it is told to."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(port)
+        self._sessions: set[_Session] = set()
+        self._strike: Strike | None = None
+        self.stubborn = False
+        self.begun: list[bytes] = []  # what sessions said in the beginning
+
+    def plan(self, strike: Strike | None, *, stubborn: bool = False) -> None:
+        """The next session at that moment gets the error; with `stubborn` every session, until the next plan."""
+        self._strike, self.stubborn = strike, stubborn
+
+    def interrupt(self, strike: Strike) -> None:
+        """Send the error to every session, whatever it is doing, and end it."""
+        for session in tuple(self._sessions):
+            session.client.write(strike.message())
+            session.client.close()
+            session.server.close()
+        strike.struck.set()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
@@ -132,12 +153,7 @@ class ScriptedServer:
         session = _Session(writer, server)
         self._sessions.add(session)
         try:
-            async with asyncio.TaskGroup() as group:
-                up = group.create_task(self._upwards(session, reader))
-                down = group.create_task(self._downwards(session, server_reader))
-                await asyncio.wait((up, down), return_when=asyncio.FIRST_COMPLETED)
-                up.cancel()
-                down.cancel()
+            await self._both(self._upwards(session, reader), self._downwards(session, server_reader))
         finally:
             self._sessions.discard(session)
             server.close()

@@ -1,4 +1,4 @@
-"""What needs a person, and what passes by itself."""
+"""Alerts need a person; incidents pass by themselves."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -15,7 +15,7 @@ from tests.support.status_port import a_status
 def retried(
     code: str, *, ago: float, quarantine: str | None = None, target: str = "default", requests: int = 3
 ) -> Status:
-    """A status in which requests have been retried for so many seconds."""
+    """A status in which requests have been retried for this many seconds."""
     return a_status(
         retries=(
             Retries(
@@ -42,7 +42,7 @@ def retried(
     ],
 )
 def test_what_is_retried_needs_a_person_once_it_lasts(code: str, ago: float, needed: bool) -> None:
-    """If a person can do something about it, and a few attempts have not helped; before that it is only told."""
+    """Retries become an alert if a person can do something and a few attempts have failed; before, an incident."""
     status = retried(code, ago=ago)
     assert NOON - at(-ago) == timedelta(seconds=ago)
     assert [each.kind for each in find_alerts(status)] == [Kind.RETRYING] * needed
@@ -51,7 +51,7 @@ def test_what_is_retried_needs_a_person_once_it_lasts(code: str, ago: float, nee
 
 
 def test_a_quarantine_is_told_by_what_it_is_about() -> None:
-    """Not once more as a retry."""
+    """A quarantine is not reported again as a retry."""
     status = retried("credential_refused", ago=9000, quarantine="credential:team-a")
     assert (find_alerts(status), incidents(status)) == ((), ())
 
@@ -77,7 +77,7 @@ def test_keys_that_may_be_left_behind_need_a_person(rotations: int, counted: str
 
 @pytest.mark.parametrize("ago", [1, 9000])
 def test_a_plan_without_rotations_needs_a_person_at_once_and_is_told_once(ago: float) -> None:
-    """All that wait are counted, with the remedy; the one that was tried is not told again, nor as what passes."""
+    """All waiting requests are counted once, with advice, and are not listed as an incident too."""
     line = TargetReport(
         target="default/rotations",
         pending=300,
@@ -106,7 +106,7 @@ def test_a_plan_without_rotations_needs_a_person_at_once_and_is_told_once(ago: f
     ],
 )
 def test_what_is_not_as_recorded_is_counted_by_kind(connections: int, rotations: int, counted: str) -> None:
-    """Nobody looks for a connection where only rotations differ; the notice says the same."""
+    """If only rotations differ, connections are not mentioned; the notice says the same."""
     (found,) = find_alerts(a_status(drifted=connections + rotations, drifted_rotations=rotations))
     assert found.said.startswith(f"{counted} not as recorded in Infisical: `provisioner verify`")
     (notice,) = decide((), (found,), (), events=tuple(Event), now=NOON).notices

@@ -75,7 +75,7 @@ def read(status: int, body: bytes, *, action: Action = Action.CREATE, **more: An
 
 
 def test_created() -> None:
-    """A create that worked is read whole: the connection, the limiter's word, the clock's skew."""
+    """A successful create is read completely: the connection, the limiter's headers, the clock's skew."""
     headers = {**JSON, **LIMITS, "date": formatdate(1_800_000_000, usegmt=True)}
     seen = read(200, connection(), headers=headers, now=1_800_000_003.0, elapsed=0.25)
     assert seen == Observation(
@@ -137,7 +137,7 @@ ISSUES = [{"code": "too_small", "message": "must not be empty", "path": ["creden
     ],
 )
 def test_errors_of_infisical(status: int, body: bytes, seen: Result, metered: bool) -> None:
-    """Each error that Infisical words itself means what the table says."""
+    """Each of Infisical's own errors means what the table says."""
     found = read(status, body)
     assert (found.result, found.metered, found.connection) == (seen, metered, None)
     assert found.status == status
@@ -175,7 +175,7 @@ def test_errors_of_infisical(status: int, body: bytes, seen: Result, metered: bo
     ],
 )
 def test_answers_of_others(status: int, headers: dict[str, str], body: bytes, seen: Result) -> None:
-    """What a proxy or another server answers is told from Infisical's word, and never taken for a success."""
+    """A proxy's or another server's answer is distinguished from Infisical's, and never taken for a success."""
     found = read(status, body, headers=headers)
     assert (found.result, found.metered) == (seen, False)
     assert found.message
@@ -184,7 +184,7 @@ def test_answers_of_others(status: int, headers: dict[str, str], body: bytes, se
 @pytest.mark.parametrize("project", [None, ...])
 @pytest.mark.parametrize("hash_", [HASH, ...])
 def test_wrong_scope(project: object, hash_: object) -> None:
-    """An answer that names no project is told, with the id by which to look it up, whatever it lacks."""
+    """An answer without a project is reported with the id to look up, whatever else it lacks."""
     found = read(200, connection(projectId=project, credentialsHash=hash_))
     assert (found.result, found.proof) == (Result.WRONG_SCOPE, Proof.NONE)
     assert found.connection is not None
@@ -198,7 +198,7 @@ def test_an_answer_about_another_connection(changes: dict[str, Any]) -> None:
     assert (found.result, found.proof, found.connection) == (Result.UNKNOWN, Proof.NONE, None)
 
 
-# What a gateway, a firewall or a login page may say, or make of what Infisical said.
+# Possible answers of a gateway, a firewall or a login page, and what they make of Infisical's.
 FOREIGN: dict[str, tuple[bytes, dict[str, str]]] = {
     "html": (b"<html>sign in</html>", {"content-type": "text/html"}),
     "html as json": (b"<html>sign in</html>", JSON),
@@ -270,7 +270,7 @@ def test_the_sentence_about_the_key_proves_only_in_full(kind: str) -> None:
 
 
 def test_a_name_that_is_taken_proves_that_this_call_inserted_nothing() -> None:
-    """Unless a gateway had sent it before: so it is a proof of its own."""
+    """A gateway may have sent the create before, so this is a separate kind of proof."""
     assert read(400, error(400, "BadRequest", TAKEN)).proof is Proof.TAKEN
     assert read(409, error(409, "Conflict", TAKEN)).proof is Proof.TAKEN
     foreign = read(400, error(400, "BadRequest", TAKEN, req_id=None))
@@ -283,7 +283,7 @@ def test_projects_are_compared_without_case() -> None:
 
 
 def test_lenient_reading() -> None:
-    """Fields that newer servers add and older ones lack do not matter, as long as the essential ones are there."""
+    """Missing and additional fields do not matter, as long as the essential ones are present."""
     bare = {"id": ID, "projectId": PROJECT, "credentialsHash": HASH, "novelty": {"deep": [1]}, "orgId": "x"}
     found = read(201, json.dumps({"appConnection": bare, "more": 1}).encode())
     assert found.connection == Connection(
@@ -340,7 +340,7 @@ ABSENT = "Could not find App Connection with name openrouter in project scope."
     ],
 )
 def test_look_ups(action: Action, status: int, body: bytes, seen: Result) -> None:
-    """A look-up finds only the connection of that name in that project, and tells absence from trouble."""
+    """A look-up only finds the connection with that name in that project, and distinguishes absence from trouble."""
     assert read(status, body, action=action).result is seen
 
 
@@ -393,7 +393,7 @@ def test_forbidden_says_what_to_mend(kind: str, message: str, words: list[str]) 
 
 
 def test_issues_are_joined() -> None:
-    """A refused body tells every issue with its place."""
+    """A refused body lists every issue with its place."""
     issues = [*ISSUES, {"message": "must be a slug", "path": ["name"]}]
     shown = read(422, error(422, "ValidationFailure", issues)).message
     assert "credentials.apiKey: must not be empty; name: must be a slug" in shown
@@ -462,7 +462,7 @@ def test_rate_headers(status: int, body: bytes, changes: dict[str, str], rate: R
 
 @pytest.mark.parametrize("date", ["", "soon", "Mon, 99 Nov 2026 10:00:00 GMT", "Mon, 23 Nov 99999 10:00:00 GMT"])
 def test_broken_dates(date: str) -> None:
-    """A date that is none tells nothing about the clock."""
+    """An invalid date says nothing about the clock."""
     assert read(200, connection(), headers={**JSON, "date": date}, now=NOW).skew is None
 
 

@@ -35,7 +35,7 @@ def functions(file: Path) -> set[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_path_exists(page: Path) -> None:
-    """No reader looks for a file or a folder that is not there."""
+    """Every file and folder in the documentation exists."""
     paths = PATH.findall(page.read_text(encoding="utf-8"))
     assert len(paths) > 10
     assert [path for path in paths if not (ROOT / path).exists()] == []

@@ -52,13 +52,13 @@ def test_numbers_have_three_digits(value: float, shown: str) -> None:
 
 
 def test_percentiles_are_measured_values() -> None:
-    """A percentile is the smallest value that so many do not exceed."""
+    """A percentile is the smallest value that this share does not exceed."""
     values = [float(n) for n in range(100, 0, -1)]
     assert (percentile(values, 0.5), percentile(values, 0.99), percentile([7.0], 0.99)) == (50.0, 99.0, 7.0)
 
 
 def test_figures_come_back_from_their_file(tmp_path: Path) -> None:
-    """What is saved is what is loaded, in the catalogue's order and without what was not measured."""
+    """Saved figures are loaded unchanged, in the catalogue's order, without those that were not measured."""
     samples = Samples()
     samples.add({"cost": 2.0, "pace": 5.0})
     samples.add({"cost": 3.0, "unknown": 1.0})
@@ -69,7 +69,7 @@ def test_figures_come_back_from_their_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "[]", '{"figures": [{"key": 1}]}', None])
 def test_a_file_without_figures_is_named(tmp_path: Path, text: str | None) -> None:
-    """A file that is missing or holds something else is refused by name, with what writes such files."""
+    """A missing or different file is refused by name, with the command that writes it."""
     path = tmp_path / "old.json"
     if text is not None:
         path.write_text(text)
@@ -111,7 +111,7 @@ def test_bars_are_drawn_to_the_scale_of_their_unit() -> None:
 
 
 def test_markdown_has_a_row_a_figure() -> None:
-    """The Markdown table names each figure with its range, then what is to know about the run."""
+    """The Markdown table names each figure with its range, and then the facts about the run."""
     written = markdown([a_figure(1.0, 2.0, 3.0)], {"busy": "no"})
     assert "| pace <of all> | 2.00 (1.00 to 3.00) | requests/s |" in written
     assert "busy: no" in written

@@ -84,7 +84,7 @@ def test_secrets_are_masked() -> None:
 
 @given(st.dictionaries(st.sampled_from(["q", "state", "error", "batch", "target", "before", "after"]), st.text()))
 def test_any_address_is_a_query_that_comes_back(given_: dict[str, str]) -> None:
-    """Whatever stands in an address is understood somehow, can be asked of the database, and leads to itself."""
+    """Every address is interpreted as some search that the database accepts, and that leads back to itself."""
     query = parse_query(given_)
     for text in (query.text, query.state, query.error, query.batch, query.target):
         assert "\0" not in text
@@ -98,7 +98,7 @@ def test_any_address_is_a_query_that_comes_back(given_: dict[str, str]) -> None:
     [("1", 1), (str(LARGEST_ID), LARGEST_ID), (str(LARGEST_ID + 1), None), ("0", None), ("-1", None), ("²", None)],
 )
 def test_an_id_is_a_whole_number(text: str, number: int | None) -> None:
-    """What PostgreSQL takes for no id is none."""
+    """Text that PostgreSQL does not accept as an id is not one."""
     assert parse_id(text) == number
 
 
@@ -126,7 +126,7 @@ def test_pages_follow_one_another() -> None:
     ],
 )
 def test_the_command_fits(listed: Listed, changes: dict[str, Any], command: str) -> None:
-    """What is to be copied is what a person would do next, safe in a shell."""
+    """The command to copy is what a person would do next, safe in a shell."""
     story = a_story(listed)
     story = replace(story, detail=replace(story.detail, **changes))
     view = RequestView(request=9, story=story)
@@ -135,7 +135,7 @@ def test_the_command_fits(listed: Listed, changes: dict[str, Any], command: str)
 
 
 def test_a_search_that_takes_long_says_how_far_it_came() -> None:
-    """What was not looked through is not called missing, and one click goes on from there, in the same direction."""
+    """Requests that were not searched are not called missing, and one click continues in the same direction."""
     some, none = Found(requests=(a_failed(9_000),), searched_to=8_000), Found(requests=(), searched_to=8_000)
     newest = render_list(ListView(query=Query(text="ledger"), found=some))
     assert "requests?q=ledger&before=8000" in Tags(newest).links
@@ -153,7 +153,7 @@ def test_a_story_tells_every_call() -> None:
 
 
 def test_a_drift_is_told() -> None:
-    """What standing verification found of a connection stands with what is known of it."""
+    """Findings of standing verification are shown with the other facts."""
     story = replace(a_story(a_listed(9)), drift="renamed, rewritten", verified_at=NOON)
     page = unescape(render_story(RequestView(request=9, story=story)))
     assert "renamed, rewritten" in page
@@ -162,7 +162,7 @@ def test_a_drift_is_told() -> None:
 
 
 def test_nothing_known_is_told() -> None:
-    """An unknown request, and one that nobody could look at, have a page that says so."""
+    """An unknown request, and one that could not be read, have a page that says so."""
     unknown = render_story(RequestView(request=9, story=None))
     assert "There is no request 9" in unknown
     assert "the database is away" in render_story(RequestView(request=9, story=None, trouble="the database is away"))
@@ -182,7 +182,7 @@ def test_every_error_code_leads_to_its_section() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 10**9), st.integers(0, 10**9)), min_size=1, max_size=30))
 def test_a_chart_shows_whatever_happened(numbers: list[tuple[int, int]]) -> None:
-    """Each number that is not nought has a bar that can be seen, and nothing sticks out."""
+    """Each nonzero number has a visible bar, and no bar exceeds the chart."""
     slots = [Slot(at=NOON, succeeded=made, failed=failed) for made, failed in numbers]
     drawn = chart(slots, (("succeeded", "good"), ("failed", "bad")))
     assert len(drawn.bars) == sum((made > 0) + (failed > 0) for made, failed in numbers)

@@ -1,4 +1,4 @@
-"""Bulk files are taken apart line by line, and say what is wrong with them."""
+"""Bulk files are split into lines, and problems are reported."""
 
 import io
 from pathlib import Path
@@ -18,7 +18,7 @@ KEY = "sk-or-v1-planted4711"
 
 
 def boxed(api_key: Secret, *, project_id: str, name: str) -> str:
-    """Stand in for the sealing: the reading of a file does not depend on how it is done."""
+    """A substitute for sealing, which reading a file does not depend on."""
     return f"sealed:k1:{len(api_key.reveal()):076d}{len(project_id) + len(name):04d}"
 
 
@@ -34,7 +34,7 @@ def checked(content: str, **options: str) -> CheckedFile:
 
 
 def record(line: int, **values: object) -> Record:
-    """Return what a line says."""
+    """Return the values of a line."""
     return Record(line=line, values=values)
 
 
@@ -61,7 +61,7 @@ class TestCsv:
         ]
 
     def test_an_empty_cell_is_left_out(self) -> None:
-        """What a cell does not say has the table's default; spaces around a value do not count."""
+        """An empty cell gets the table's default; spaces around a value do not count."""
         assert taken_apart(f"Project_ID , name,batch\n {ONE} ,,  b \n") == [record(2, project_id=ONE, batch="b")]
 
     def test_a_row_of_another_length_is_a_problem(self) -> None:
@@ -129,15 +129,15 @@ class TestJsonLines:
 
 
 class TestFiles:
-    """What a file is, and what is none of ours."""
+    """Recognition of file formats."""
 
     @pytest.mark.parametrize("name", ["-", "x.txt", "x.jsonl", "X.NDJSON"])
     def test_json_lines_are_known_by_name_or_beginning(self, name: str) -> None:
-        """Standard input has no name; what it begins with tells."""
+        """Standard input has no name, so its beginning decides."""
         assert taken_apart(f'\ufeff \n{{"project_id": "{ONE}"}}', name) == [record(2, project_id=ONE)]
 
     def test_a_named_format_wins(self) -> None:
-        """What the user says counts more than the suffix."""
+        """An explicit format overrides the suffix."""
         assert taken_apart(f"project_id\n{ONE}", "x.jsonl", Format.CSV) == [record(2, project_id=ONE)]
 
     @pytest.mark.parametrize(
@@ -149,12 +149,12 @@ class TestFiles:
         ],
     )
     def test_foreign_files_are_named(self, content: bytes, said: str) -> None:
-        """A spreadsheet, an archive or another encoding is told as such."""
+        """A spreadsheet, an archive or another encoding is recognised and reported."""
         with pytest.raises(FileUnusable, match=said):
             taken_apart(content)
 
     def test_a_line_without_an_end_is_refused(self) -> None:
-        """What is no list of lines does not fill the memory."""
+        """A file that is not a list of lines does not fill the memory."""
         with pytest.raises(FileUnusable, match="line 1 is longer than"):
             taken_apart("project_id" + " " * LONGEST)
 
@@ -173,7 +173,7 @@ class TestChecking:
         assert [problem.line for problem in found.problems] == [3]
 
     def test_tells_of_the_first_problems_only(self) -> None:
-        """A file that is wrong throughout is counted, not copied to the screen."""
+        """A file with problems throughout is counted, not copied to the screen."""
         with checked("project_id\n" + "x\n" * 500) as found:
             assert found.bad == 500
             assert len(found.problems) == SHOWN

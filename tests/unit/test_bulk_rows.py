@@ -89,7 +89,7 @@ def test_a_point_in_time_is_read_with_its_offset(written: str, meant: datetime) 
     ],
 )
 def test_a_broken_rule_names_line_column_and_remedy(column: str, value: object, said: str) -> None:
-    """Whoever reads the message knows where to look and what to write."""
+    """The message says where the problem is and what to write."""
     problem = only_problem(**{column: value})
     assert (problem.line, problem.column) == (7, column)
     assert said in problem.problem
@@ -97,7 +97,7 @@ def test_a_broken_rule_names_line_column_and_remedy(column: str, value: object, 
 
 
 def test_everything_wrong_with_a_line_is_told_at_once() -> None:
-    """Nobody has to fix a line twice."""
+    """All problems of a line are reported at once."""
     problems = check(3, {"name": "NO", "priority": "x"})
     assert not isinstance(problems, Row)
     assert [problem.column for problem in problems] == ["project_id", "name", "priority"]
@@ -121,7 +121,7 @@ def test_what_looks_like_a_key_is_never_shown(column: str, key: str) -> None:
 
 @given(st.text(min_size=1))
 def test_a_refused_credential_is_never_repeated(text: str) -> None:
-    """Whatever stands in `credential`, the message is the same."""
+    """Whatever is in `credential`, the message is the same."""
     found = check(1, {"project_id": PROJECT, "credential": f"!{text}"})
     assert not isinstance(found, Row)
     assert found[0].problem in {
@@ -141,6 +141,6 @@ def test_a_refused_credential_is_never_repeated(text: str) -> None:
     ],
 )
 def test_an_unknown_column_is_told_with_the_nearest(name: str, said: str) -> None:
-    """A misspelt column is fixed without a look at the documentation."""
+    """The message for a misspelt column suggests the right one."""
     assert said in unknown_column(name)
     assert KEY not in unknown_column(name)

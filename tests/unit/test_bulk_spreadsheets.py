@@ -28,7 +28,7 @@ TWO = "00000000-0000-4000-8000-000000000002"
 
 
 def sealed(api_key: Secret, *, project_id: str, name: str) -> str:
-    """Stand in for the sealing: the reading of a file does not depend on it."""
+    """A substitute for sealing, which reading a file does not depend on."""
     return f"sealed:k1:{len(api_key.reveal()):076d}{len(project_id) + len(name):04d}"
 
 
@@ -39,7 +39,7 @@ def taken_apart(content: bytes | str, name: str = "x.csv") -> list[Record | Prob
 
 
 def values(content: bytes | str, name: str = "x.csv") -> list[dict[str, object]]:
-    """Return what the lines of a file say, none of them being wrong."""
+    """Return the values of a file's lines, all of them valid."""
     found = taken_apart(content, name)
     assert all(isinstance(each, Record) for each in found), found
     return [each.values for each in found if isinstance(each, Record)]
@@ -73,13 +73,13 @@ class TestHeaders:
         assert values(json.dumps({written: ONE}) + "\n", "x.jsonl") == [{"project_id": ONE}]
 
     def test_a_projects_name_has_a_column(self) -> None:
-        """What people call the project is taken along."""
+        """The project's name for people is loaded too."""
         assert values(f"Project ID,Project name\n{ONE},Cash Desk\n") == [
             {"project_id": ONE, "project_name": "Cash Desk"}
         ]
 
     def test_two_ways_to_write_one_name_are_one_too_many(self) -> None:
-        """A doubled column is named by what it is called here."""
+        """A duplicate column is named in our spelling."""
         with pytest.raises(FileUnusable, match="names project_id twice"):
             taken_apart(f"project_id,Project ID\n{ONE},{TWO}\n")
 
@@ -93,7 +93,7 @@ class TestHeaders:
         ]
 
     def test_a_column_without_a_name_holds_nothing(self) -> None:
-        """What stands in a column that nobody named is not dropped in silence."""
+        """Values in a column without a name are not dropped silently."""
         assert values(f"project_id,,name\n{ONE},,a\n") == [{"project_id": ONE, "name": "a"}]
         (problem,) = problems(f"project_id,,name\n{ONE},x,a\n")
         assert problem == "line 2: has a value in column 2, which has no name; name the column or empty it"
@@ -108,7 +108,7 @@ class TestHeaders:
         assert bad.line == 4
 
     def test_the_columns_of_an_export_are_passed_over(self) -> None:
-        """What `export` wrote can be edited and submitted: the results in it are not asked for."""
+        """The output of `export` can be edited and submitted: its result columns are ignored."""
         header = "id,target,project_id,name,created_at,state,attempts,connection_id"
         assert values(f"{header}\n7,default,{ONE},a,2030-01-01T00:00:00+00:00,succeeded,1,{TWO}\n") == [
             {"target": "default", "project_id": ONE, "name": "a"}
@@ -130,7 +130,7 @@ class TestEncodings:
         ]
 
     def test_json_lines_with_a_mark_are_told_from_a_table(self) -> None:
-        """What PowerShell redirects is UTF-16, whatever it holds."""
+        """Output that PowerShell redirects is UTF-16, whatever it contains."""
         assert values(f'{{"project_id": "{ONE}"}}\r\n'.encode("utf-16"), "x.txt") == [{"project_id": ONE}]
 
     @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ class TestEncodings:
 
     @pytest.mark.parametrize("name", ["x.csv", "x.jsonl"])
     def test_an_older_encoding_gets_a_hint(self, name: str) -> None:
-        """What looks like Windows-1252 is told, with the two ways out."""
+        """Text that looks like Windows-1252 is reported, with two ways to fix it."""
         text = {
             "x.csv": f"project_id,description\n{ONE},caf\u00e9\n",
             "x.jsonl": f'{{"description": "caf\u00e9", "project_id": "{ONE}"}}\n',
@@ -160,7 +160,7 @@ class TestEncodings:
 
 
 class TestQuotes:
-    """A quotation mark that is not closed swallows lines; all of them are told."""
+    """An unclosed quotation mark swallows lines, and all of them are reported."""
 
     def test_lines_that_a_quote_swallows_are_counted(self) -> None:
         """To the end of the file: the problem names the lines, and each counts as left out."""
@@ -172,7 +172,7 @@ class TestQuotes:
             assert (checked.lines, checked.good, checked.bad) == (6, 1, 5)
 
     def test_a_quote_that_the_next_one_closes_is_noticed(self) -> None:
-        """Two open quotes make a valid cell of several lines; lines that look like requests do not belong into one."""
+        """Two open quotes make a valid cell of several lines, but lines that look like requests are not part of one."""
         text = f'project_id,description\n{ONE},"a\n{TWO},b\n{TWO},"\n{TWO},z\n'
         first, good = taken_apart(text)
         assert str(first).startswith("line 2: a quoted cell contains what look like lines of the file (2 to 4)")
@@ -229,7 +229,7 @@ class TestJson:
         ],
     )
     def test_what_is_no_json_is_named(self, line: str, said: str) -> None:
-        """Words that only some programs take for numbers, and half characters, are named with their line."""
+        """Words that only some programs take for numbers, and lone surrogates, are reported with their line."""
         try:
             found = problems(line, "x.jsonl")
         except FileUnusable as error:
@@ -240,7 +240,7 @@ class TestJson:
         "text", ['[\n{"project_id": "x"}\n]', '\n [{"project_id": "x"}]', '{\n  "project_id": "x"\n}']
     )
     def test_json_over_several_lines_gets_a_hint(self, text: str) -> None:
-        """An array, or an object printed for people, is told with the command that makes lines of it."""
+        """An array, or an object formatted for people, is reported with the command that converts it."""
         with pytest.raises(FileUnusable, match="jq -c"):
             taken_apart(text, "x.json")
 
@@ -282,7 +282,7 @@ class TestNumbers:
         ],
     )
     def test_what_is_no_whole_number_is_refused(self, given: object) -> None:
-        """A boolean is none, nor what a spreadsheet made of a long one."""
+        """A boolean is not a number, nor is a long number that a spreadsheet rounded."""
         found = check(1, {"project_id": ONE, "priority": given})
         assert not isinstance(found, Row)
         assert str(found[0]).startswith("line 1, priority: must be a whole number from -32767 to 32767")
@@ -331,16 +331,16 @@ def test_a_projects_name_may_be_in_any_language() -> None:
 
 
 class TestFormulas:
-    """What a spreadsheet would run as a formula is written as text, and read back as it was."""
+    """Text that a spreadsheet would run as a formula is written escaped, and read back unchanged."""
 
     @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "\t=1", "\r=1", "\n=1", "'=1", "''@x"])
     def test_what_begins_like_a_formula_gets_an_apostrophe(self, text: str) -> None:
-        """The apostrophe is how a spreadsheet is told that this is text."""
+        """The apostrophe tells a spreadsheet that this is text."""
         assert escaped(text) == f"'{text}"
 
     @pytest.mark.parametrize("text", ["", "a=1", "'", "'a", "it's", "1-2"])
     def test_other_text_stays(self, text: str) -> None:
-        """Nobody's description is changed without need."""
+        """Other descriptions are not changed."""
         assert escaped(text) == text
         assert unescaped(text) == text
 
@@ -417,6 +417,6 @@ def test_delimiters_are_found_in_the_header(mark: str) -> None:
 
 
 def test_the_id_of_a_project_is_not_taken_for_a_requests() -> None:
-    """Who lists projects by their id is told where it belongs."""
+    """A list of projects by id gets a hint about the right column."""
     with pytest.raises(FileUnusable, match=r"column id, .* if it is the project's UUID, call the column project_id"):
         taken_apart(f"id,name\n{ONE},a\n")

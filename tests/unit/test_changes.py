@@ -1,4 +1,4 @@
-"""What happens to a connection that is recorded, and to one that is not wanted."""
+"""Decisions about recorded connections, and about connections that are not wanted."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def claimed(*, doubted: bool = False, cancelled: bool = False, **request: Any) -
 
 
 def decided(claim: Claim, action: Action, seen: Result | Observation) -> Decision:
-    """What follows, an hour after everything that was sent."""
+    """Decide an hour after everything was sent."""
     shown = an_observation(seen) if isinstance(seen, Result) else seen
     if action is Action.DELETE and shown.connection is None:
         shown = replace(shown, connection=recorded(claim))
@@ -51,7 +51,7 @@ def decided(claim: Claim, action: Action, seen: Result | Observation) -> Decisio
 
 @pytest.mark.parametrize("combination", list(product((False, True), repeat=7)))
 def test_the_first_step_follows_the_wish(combination: tuple[bool, ...]) -> None:
-    """Recorded: by its id. Not wanted: deleted, or let go. Doubted: looked up. Only what nobody knows of is created."""
+    """Recorded ones are updated, deleted or let go; doubted ones are looked up; only unknown ones are created."""
     wanted, adopted, meant, edited, has, doubted, cancelled = combination
     claim = claimed(
         doubted=doubted,
@@ -78,7 +78,7 @@ def test_the_first_step_follows_the_wish(combination: tuple[bool, ...]) -> None:
 
 
 def test_what_may_still_be_made_is_waited_for() -> None:
-    """A create that was lost may be carried out late: what is not wanted is looked for after that."""
+    """A lost create may be carried out late, so an unwanted connection is looked for after that."""
     claim = claimed(doubted=True, absent=True)
     soon = first_step(claim, claim.doubt[0].ended_at)
     assert isinstance(soon, Retry)
@@ -90,7 +90,7 @@ def test_what_may_still_be_made_is_waited_for() -> None:
 @pytest.mark.parametrize("action", [Action.UPDATE, Action.CONFIRM])
 @pytest.mark.parametrize("adopted", [True, False])
 def test_what_was_changed_is_recorded(action: Action, adopted: bool) -> None:
-    """Whoever made it, it stays known whether that was somebody else."""
+    """The record keeps whether somebody else made the connection."""
     claim = claimed(recorded_id=RECORDED, adopted=adopted)
     seen = an_observation(Result.UPDATED if action is Action.UPDATE else Result.FOUND)
     assert decided(claim, action, seen) == Succeed(connection=a_connection(), adopted=adopted)
@@ -98,7 +98,7 @@ def test_what_was_changed_is_recorded(action: Action, adopted: bool) -> None:
 
 @pytest.mark.parametrize("action", [Action.UPDATE, Action.CONFIRM])
 def test_what_somebody_deleted_is_made_anew(action: Action) -> None:
-    """Gone means gone; what may have been made since is looked up first."""
+    """A missing connection is gone; one that may have been made since is looked up first."""
     assert decided(claimed(recorded_id=RECORDED), action, Result.ABSENT) == Do(action=Action.CREATE)
     doubted = claimed(recorded_id=RECORDED, doubted=True)
     assert decided(doubted, action, Result.ABSENT) == Do(action=Action.LOOK_UP)
@@ -121,12 +121,12 @@ def test_what_was_recorded_is_never_taken_for_somebody_elses() -> None:
 
 @pytest.mark.parametrize("seen", [Result.REMOVED, Result.ABSENT, Result.PROJECT_MISSING])
 def test_what_is_gone_is_removed(seen: Result) -> None:
-    """However it went: nothing of ours is there."""
+    """In each case nothing of ours exists any more."""
     assert decided(claimed(recorded_id=RECORDED, absent=True), Action.DELETE, seen) == Remove()
 
 
 def test_a_create_in_doubt_is_looked_for_after_a_deletion() -> None:
-    """What was recorded is gone, and what a later create may have made has to go too."""
+    """The recorded connection is gone, and one that a later create may have made has to go too."""
     claim = claimed(recorded_id=RECORDED, absent=True, doubted=True)
     assert decided(claim, Action.DELETE, Result.REMOVED) == Do(action=Action.LOOK_UP)
 
@@ -141,14 +141,14 @@ def test_what_is_in_use_needs_a_person() -> None:
 @pytest.mark.parametrize("action", [Action.UPDATE, Action.DELETE])
 @pytest.mark.parametrize("seen", [Result.UNKNOWN, Result.NOT_SENT, Result.THROTTLED, Result.TOKEN_TROUBLE])
 def test_a_lost_answer_is_tried_again(action: Action, seen: Result) -> None:
-    """Both may be repeated, for an id is nobody else's."""
+    """Both may be repeated, because an id never gets another owner."""
     claim = claimed(recorded_id=RECORDED, absent=action is Action.DELETE, edits=Edits(description=True))
     assert isinstance(decided(claim, action, seen), Retry)
 
 
 @given(seen=st.sampled_from([Result.FOUND, Result.ABSENT, Result.OTHER_APP]), ours=st.booleans())
 def test_only_what_is_ours_is_deleted(seen: Result, ours: bool) -> None:
-    """What is not wanted is deleted if one of our creates can have made it; anything else stays where it is."""
+    """An unwanted connection is deleted if one of our creates can have made it; any other stays."""
     claim = claimed(absent=True, doubted=True)
     connection = a_connection(created_at=claim.doubt[0].sent_at if ours else at(-9000))
     shown = an_observation(seen)

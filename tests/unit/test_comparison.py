@@ -1,4 +1,4 @@
-"""What differs from what was recorded, and what would come of a request."""
+"""Differences from what was recorded, and predictions for requests."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ def test_what_is_as_recorded_does_not_differ(marker: str) -> None:
     ],
 )
 def test_each_change_is_told(change: dict[str, Any], expected: set[Difference]) -> None:
-    """Each thing that was changed since is told, and nothing else."""
+    """Each later change is reported, and nothing else."""
     assert differences(ALIKE, Project.of([replace(MADE, **change)])).keys() == expected
 
 
 def test_a_connection_that_is_gone_is_told_alone() -> None:
-    """What is not there cannot differ otherwise; who has its name now is named."""
+    """A missing connection has no other differences; the present owner of its name is named."""
     other = replace(MADE, id=project(9))
     found = differences(ALIKE, Project.of([other]))
     assert found.keys() == {Difference.GONE}
@@ -75,7 +75,7 @@ def test_a_connection_that_is_gone_is_told_alone() -> None:
     ],
 )
 def test_only_a_description_of_ours_is_compared(on_conflict: str, adopted: bool, expected: set[Difference]) -> None:
-    """What was adopted keeps their description, and what was replaced does if the request has none."""
+    """An adopted connection keeps its description, and a replaced one does if the request has none."""
     recorded = replace(ALIKE, on_conflict=on_conflict, adopted=adopted, description="another")
     assert differences(recorded, Project.of([MADE])).keys() == expected
 
@@ -98,13 +98,13 @@ def test_what_was_replaced_keeps_its_description_unless_there_is_another() -> No
 def test_an_old_key_is_told_where_both_are_known(
     recorded: str | None, fingerprints: dict[str, str], expected: set[Difference]
 ) -> None:
-    """A key that this host does not have, or of which nothing was recorded, is not compared."""
+    """Without this host's key or a recorded fingerprint there is no comparison."""
     known = replace(ALIKE, credential="default", key_fingerprint=recorded)
     assert differences(known, Project.of([MADE]), fingerprints).keys() == expected
 
 
 def test_an_unknown_hash_is_not_compared() -> None:
-    """A row that was recorded without a hash says nothing about it."""
+    """A row without a recorded hash is not compared by hash."""
     assert differences(replace(ALIKE, credentials_hash=None), Project.of([MADE])) == {}
 
 
@@ -121,7 +121,7 @@ def test_an_unknown_hash_is_not_compared() -> None:
     ],
 )
 def test_every_prospect_is_told(name: str, on_conflict: str, recorded: str | None, expected: PlannedOutcome) -> None:
-    """Who has the name, and what is to be done then, decides."""
+    """The owner of the name and `on_conflict` decide."""
     assert planned_outcome(name, on_conflict, Project.of([MADE]), recorded_id=recorded) is expected
 
 
@@ -182,7 +182,7 @@ AS_ASKED = RecordedRotation(
     ],
 )
 def test_what_differs_of_a_rotation(change: dict[str, Any], expected: Difference | None, also_adopted: bool) -> None:
-    """Each change is one difference, which names what has to be sent; an adopted one keeps what somebody else chose."""
+    """Each change is one difference, which names what to send; an adopted one keeps its creator's choices."""
     there = Project.of([replace(ROTATION, **change)])
     assert set(differences(AS_ASKED, there)) == ({expected} if expected else set())
     adopted = differences(replace(AS_ASKED, adopted=True), there)
@@ -191,5 +191,5 @@ def test_what_differs_of_a_rotation(change: dict[str, Any], expected: Difference
 
 
 def test_a_rotation_that_is_gone() -> None:
-    """It is told alone."""
+    """A missing rotation is reported without other differences."""
     assert set(differences(AS_ASKED, Project.of([]))) == {Difference.GONE}

@@ -1,4 +1,4 @@
-"""What is said about a database that is away, and how often."""
+"""What is logged about an unavailable database, and how often."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_reason_that_comes_and_goes_is_logged_once_a_minute() -> None:
 
 
 def test_an_answer_from_before_does_not_end_an_absence() -> None:
-    """A session may answer its last question when another is refused already: only what is asked later counts."""
+    """A session may answer its last call when another is already refused: only later calls count."""
     now = 100.0
     retry = DatabaseRetry(DatabaseClock(wall=lambda: datetime.now(UTC), monotonic=lambda: now))
     with structlog.testing.capture_logs() as logs:

@@ -1,4 +1,4 @@
-"""What is sent as a description is what Infisical stores, and never too long for it."""
+"""The description that is sent is the one that Infisical stores, and it is never too long."""
 
 import pytest
 from hypothesis import given, strategies as st
@@ -12,7 +12,7 @@ numbers = st.integers(1, 2**63 - 1)
 
 
 def stored(description: str) -> str | None:
-    """What an Infisical makes of it."""
+    """Trim a text as Infisical does."""
     body = {"name": "a", "method": "api-key", "credentials": {"apiKey": "k"}, "description": description}
     return create(body).description
 
@@ -45,7 +45,7 @@ def test_length_is_counted_as_infisical_does(text: str, length: int) -> None:
 
 
 def test_a_mark_cuts_no_letter_in_half() -> None:
-    """A long description gives way to the mark by whole letters, for half of one cannot be sent."""
+    """A long description is shortened by whole characters to make room for the marker."""
     for spaces in range(3):
         sent = describe(7, "x" * spaces + KEY * 127, marker="here")
         assert sent.removesuffix(" [provisioner:here:7]").strip("x") == KEY * (

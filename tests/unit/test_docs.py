@@ -76,7 +76,7 @@ def test_every_part_has_its_place() -> None:
 
 
 def test_every_citation_of_the_api_leads_to_a_section() -> None:
-    """Whoever follows a comment to `docs/infisical-api.md` finds the section that it cites."""
+    """Every section of `docs/infisical-api.md` that a comment cites exists."""
     sections = set(re.findall(r"^## (\d+)\. ", (DOCS / "infisical-api.md").read_text(encoding="utf-8"), re.MULTILINE))
     cited = {
         section
@@ -108,13 +108,13 @@ def test_every_error_code_is_in_the_table(code: ErrorCode) -> None:
 
 
 def test_no_section_is_about_a_code_that_is_not() -> None:
-    """Nobody reads about an error that cannot come."""
+    """No documented error code is obsolete."""
     sections = re.findall(r"^### (\w+)$", (DOCS / "errors.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert set(sections) == set(ErrorCode)
 
 
 def sentences() -> list[str]:
-    """What `status` may say, as patterns: whatever the code puts into a sentence may be anything."""
+    """Return the messages of `status` as patterns: inserted values may be anything."""
     tree = ast.parse(Path(alerts.__file__).read_text(encoding="utf-8"))
     return [
         "".join(
@@ -127,7 +127,7 @@ def sentences() -> list[str]:
 
 @pytest.mark.parametrize("sentence", sentences())
 def test_everything_that_status_may_say_is_explained(sentence: str) -> None:
-    """Each concern and each setback stands in a table of `docs/errors.md`, word for word."""
+    """Each alert and each incident is in a table of `docs/errors.md`, word for word."""
     assert re.search(rf"^\| {sentence} \|", (DOCS / "errors.md").read_text(encoding="utf-8"), re.MULTILINE)
 
 

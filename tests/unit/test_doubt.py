@@ -55,16 +55,16 @@ class TestOurs:
         assert not self.ours(**changes)
 
     def test_only_a_create_in_doubt_can_have_made_it(self) -> None:
-        """Who never lost an answer has made nothing that it does not know."""
+        """A request that never lost an answer has made nothing unknown."""
         assert not self.ours(claim=replace(self.claim, doubt=()))
 
     @pytest.mark.parametrize("changes", [{"name": "another"}, {"project_id": project(2)}, {"target": "eu"}], ids=str)
     def test_a_create_of_another_identity_has_not_made_it(self, changes: dict[str, Any]) -> None:
-        """What was sent under another name, to another project or another Infisical is no evidence for this one."""
+        """A create with another name, project or Infisical is not evidence for this one."""
         assert not self.ours(claim=self.sent(**changes))
 
     def test_each_create_has_a_window_of_its_own(self) -> None:
-        """What appeared between two creates, when neither can have made it, is a stranger's: an outage of an hour."""
+        """A connection that appeared between two creates, when neither can have made it, is somebody else's."""
         first, second = a_sent_create(self.request), a_sent_create(self.request, sent_at=at(3600), ended_at=at(3601))
         claim = replace(self.claim, doubt=(first, second))
         assert self.ours(claim=claim, created_at=at(1))
@@ -73,17 +73,17 @@ class TestOurs:
         assert not self.ours(claim=claim, created_at=at(7200))
 
     def test_a_late_commit_is_ours(self) -> None:
-        """A server that goes on after its caller has hung up is allowed for."""
+        """A server may continue after its caller has hung up."""
         assert self.ours(created_at=at(5 + LATE_COMMIT))
 
     def test_a_create_that_was_answered_has_no_late_commit(self) -> None:
-        """A name that was taken was taken before the answer, be it by a gateway's first copy of the same create."""
+        """A taken name was taken before the answer, even by a gateway's first copy of the same create."""
         taken = self.sent(proof=Proof.TAKEN)
         assert self.ours(claim=taken, created_at=at(4))
         assert not self.ours(claim=taken, created_at=at(6))
 
     def test_a_stranger_half_a_second_before_us(self) -> None:
-        """Who took the name right before our first create is not taken for us, though nothing is measured yet."""
+        """Somebody who took the name right before our first create is not mistaken for us before any measurement."""
         assert not self.ours(claim=self.sent(proof=Proof.TAKEN), clock=UNMEASURED, created_at=at(-0.5))
         dates = Reading(None, Bounds(-0.6, 0.5))
         assert not self.ours(claim=self.sent(proof=Proof.TAKEN), clock=dates, created_at=at(-0.5))
@@ -91,13 +91,13 @@ class TestOurs:
     @pytest.mark.parametrize("off", [-4.0, 4.0])
     @pytest.mark.parametrize("headers", [None, Bounds(-0.5, 0.5), Bounds(199.5, 200.5)])
     def test_a_date_header_of_another_clock(self, off: float, headers: Bounds | None) -> None:
-        """Lost answers are found though `createdAt` is told by a clock 4 s away from that of `Date`."""
+        """Lost answers are found although `createdAt` comes from a clock 4 s away from that of `Date`."""
         guess = (headers.low + headers.high) / 2 if headers else 0.0
         assert self.ours(clock=Reading(None, headers), created_at=at(1 + guess + off))
 
     @given(st.floats(-3600, 3600))
     def test_the_clocks_difference_is_allowed_for(self, skew: float) -> None:
-        """A clock that is minutes or an hour off neither steals nor disowns a connection, once it is measured."""
+        """Once measured, a clock that is minutes or an hour off neither steals nor loses a connection."""
         clock = Reading(Bounds(skew, skew))
         assert self.ours(clock=clock, created_at=at(1 + skew))
         assert not self.ours(clock=clock, created_at=at(-1 + skew))
@@ -123,17 +123,17 @@ class TestOurs:
         assert not self.ours(marker="here", description=described, app="github")
 
     def test_a_marker_that_was_sent_is_missed_in_others(self) -> None:
-        """What looks like ours in all but the mark is not what a marked create has made."""
+        """A connection that looks like ours without the marker was not made by a marked create."""
         marked = self.sent(description="made by us [provisioner:here:1]")
         assert not self.ours(claim=marked, marker="here")
         assert self.ours(claim=marked, marker="here", description="made by us [provisioner:here:1]")
 
     def test_a_marker_that_was_switched_on_since(self) -> None:
-        """A create that was lost before the setting was changed made a connection without the mark."""
+        """A create that was lost before the setting changed made a connection without the marker."""
         assert self.ours(marker="here")
 
     def test_a_lost_worker_may_have_marked_it(self) -> None:
-        """What a worker sent that died is only known from the row: both descriptions are its own."""
+        """A dead worker's create is only known from the row: both descriptions count as its own."""
         claim = replace(self.claim, doubt=(possible_create(self.claim, at(9)),))
         assert self.ours(claim=claim)
         assert self.ours(claim=claim, description="made by us [provisioner:here:1]")
@@ -142,7 +142,7 @@ class TestOurs:
     @pytest.mark.parametrize("space", ["\ufeff", "\u2003", "\u00a0\n"])
     @pytest.mark.parametrize("kept", ["\x85", "\x1f", "\u200b", "\u180e"])
     def test_descriptions_are_compared_as_infisical_keeps_them(self, space: str, kept: str) -> None:
-        """What JavaScript trims is gone when it comes back, and what only others would trim is still there."""
+        """White space that JavaScript trims is removed, and what only other languages would trim is kept."""
         request = a_request(description=f"{space}{kept}by us{kept}{space}")
         for sent in (a_sent_create(request), possible_create(a_claim(request), at(9))):
             claim = a_claim(request, doubt=(sent,))
@@ -166,7 +166,7 @@ class TestMerged:
 
     @given(st.lists(sent_creates, max_size=8), st.integers(-10, 800), st.sampled_from([None, "another"]))
     def test_it_allows_the_same(self, doubt: list[SentCreate], created: int, description: str | None) -> None:
-        """What one of the pieces can have made is what one of the creates can have made."""
+        """A merged piece allows exactly what one of its creates allows."""
         connection = a_connection(created_at=at(created), description=description)
         apart = is_ours(a_claim(doubt=tuple(doubt)), connection, marker="", clock=EXACT)
         assert is_ours(a_claim(doubt=merged(doubt)), connection, marker="", clock=EXACT) is apart

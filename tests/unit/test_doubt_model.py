@@ -1,7 +1,7 @@
 """A model of doubt: one request, an Infisical in memory, whatever can happen to a create, strangers, and edits.
 
-The truth is known here: what was made, by whom, and what was deleted. However it is hidden from the decisions, nothing
-is lost, nothing is made twice, nothing of a stranger's is taken, and nothing is deleted that was not looked at.
+The model knows the truth: what was made, by whom, and what was deleted. However much of it is hidden from the
+decisions, nothing is lost, nothing is made twice, nothing of others is taken, and nothing is deleted without a look.
 """
 
 from dataclasses import dataclass, field, replace
@@ -40,7 +40,7 @@ from tests.support.builders import NOON, a_connection, a_request, an_observation
 
 RULES: Final = Rules(max_attempts=4)
 KIND_AFTER: Final = 8  # attempts, after which the world has no more surprises
-# What somebody else than Infisical may answer with, whether or not the create went through.
+# Possible answers of a gateway, whether or not the create went through.
 FOREIGN: Final = (
     Result.UNKNOWN,
     Result.MISCONFIGURED,
@@ -99,7 +99,7 @@ class Infisical:
         self.now = until
 
     def find(self) -> Observation:
-        """What a look-up by name brings."""
+        """The result of a look-up by name."""
         if self.inside is None:
             return an_observation(Result.ABSENT)
         return an_observation(Result.FOUND, connection=self.inside)
@@ -146,7 +146,7 @@ class Row:
             if isinstance(outcome, Fail) and (self.kind() or outcome.code is ErrorCode.NAME_CONFLICT):
                 return outcome
             pause = outcome.delay if isinstance(outcome, Retry) else 0.0
-            # Nobody may be at work for a while, or nothing can be read; a person comes back after weeks.
+            # Nothing may happen for a while, or nothing can be read; a person comes back after weeks.
             self._between(pause + self.draw([1.0, 1.0, 150.0, 2e6]))
             failures = self.claim.failures + outcome.counted if isinstance(outcome, Retry) else 0
             self.claim = replace(
@@ -179,7 +179,7 @@ class Row:
         self.infisical.pass_time(seconds / 2)
 
     def _attempt(self) -> Outcome:
-        """Carry one claim to its end."""
+        """Carry out one claim."""
         action, subject = first_action(self.claim), None
         while True:
             self._between(0.2)
@@ -222,7 +222,8 @@ class Row:
     def _create(self) -> Observation | None:
         """Send a create: it may be committed or not, soon or late, and be answered by anybody with anything."""
         left_at = self.time()
-        # Before anything measured the clock, a gateway's repetition is not told from a stranger a moment before us.
+        # Before the clock was measured, a gateway's repetition cannot be distinguished from somebody a moment before
+        # us.
         fates = [fate for fate in FATES if self.clock.made is not None or fate != "repeated by a gateway"]
         fate = "answered" if self.kind() else self.data.draw(st.sampled_from(fates), label="fate")
         event(fate)
@@ -279,7 +280,7 @@ class Row:
             self.infisical.due.append((self.infisical.now + late, description))
 
     def _check_removal(self, subject: Connection) -> None:
-        """Nothing is deleted that was not looked at, or that is not certainly ours and in the wrong place."""
+        """Nothing is deleted without a look, or unless it is certainly ours and in the wrong place."""
         assert subject.id in self.allowed_to_delete
         assert subject.project_id is None
         assert subject.id in self.infisical.made or self.may_be_mistaken(subject)
@@ -314,7 +315,7 @@ def test_nothing_is_lost_and_nothing_of_others_is_taken(data: st.DataObject) -> 
             assert there is not None
             assert there.id not in infisical.made
         case Fail(code=code):
-            # Our own connection may stand where a person has to look, and nowhere else.
+            # Our own connection may only be left where a person is told to look.
             assert there is None or code in {ErrorCode.WRONG_SCOPE, ErrorCode.OUTCOME_UNKNOWN, ErrorCode.GAVE_UP}
         case _:
             raise AssertionError(outcome)

@@ -1,4 +1,4 @@
-"""How a request stands once a claim of it has ended, whatever was asked for meanwhile."""
+"""The status of a request after a claim, whatever was requested meanwhile."""
 
 from typing import Final
 
@@ -44,12 +44,12 @@ AGAIN: Final = Retry(delay=1.0, message="later")
     ],
 )
 def test_every_outcome(outcome: Outcome, doubted: bool, expected: tuple[Status, Status, Status]) -> None:
-    """As such, called off meanwhile, and edited meanwhile: nothing in doubt is cancelled unseen."""
+    """The statuses for the usual case, after a cancellation and after an edit: no doubt is cancelled unseen."""
     assert status_after(type(outcome), doubted=doubted) == StatusAfter(*expected)
 
 
 def test_what_ends_a_claim_without_an_answer() -> None:
-    """A claim that was never sent has lost nothing, one of a lost worker may have made something, a stranger fails."""
+    """An unsent claim loses nothing, a lost worker's may have made something, and an unknown target fails."""
     assert (UNSENT.delay, UNSENT.counted) == (0.0, False)
     assert lost(2.0).code is ErrorCode.OUTCOME_UNKNOWN
     assert (lost(2.0).delay, lost(2.0).counted) == (2.0, False)
@@ -66,7 +66,7 @@ def test_those_without_a_permit_come_back_apart(wait: float, jitter: float) -> N
 
 
 def test_no_end_without_an_answer_costs_an_attempt() -> None:
-    """What a worker, the database or a key of others is to blame for is not the request's fault."""
+    """Trouble of a worker, the database or another request's key is not the request's fault."""
     waits = waiting_for_key("team-a")
     assert not any(one.counted for one in (UNSENT, ABANDONED, lost(1.0), database_silent("away"), waits))
     assert (ABANDONED.code, UNSTORABLE.code) == (ErrorCode.OUTCOME_UNKNOWN, ErrorCode.OUTCOME_UNKNOWN)

@@ -40,7 +40,7 @@ lines = st.lists(st.sampled_from("abcde"), min_size=1, max_size=120)
 
 
 def survey(line: list[str], head: int, every: int = 1) -> LineSample:
-    """What is seen of a line whose requests belong to these batches, with each so-manieth behind its front."""
+    """Return the sample of a line with these batches, in which every n-th request behind the front is known."""
     front: dict[str, BatchInFront] = {}
     for place, batch in enumerate(line[:head], start=1):
         front[batch] = BatchInFront(front[batch].requests + 1 if batch in front else 1, place)
@@ -56,17 +56,17 @@ def survey(line: list[str], head: int, every: int = 1) -> LineSample:
 
 
 class TestPlaces:
-    """Where the last request of each batch stands."""
+    """The position of each batch's last request."""
 
     @given(lines)
     def test_in_the_front_they_are_exact(self, line: list[str]) -> None:
-        """Each batch ends where its last request stands."""
+        """In the front, each batch ends at its last request."""
         last = {batch: place for place, batch in enumerate(line, start=1)}
         assert estimated_places(survey(line, len(line)), {batch: line.count(batch) for batch in last}) == last
 
     @given(lines, st.integers(1, 119), st.integers(1, 9))
     def test_behind_it_they_are_near(self, line: list[str], head: int, every: int) -> None:
-        """No estimate lies behind the line, nor before what was seen; the newest being last, it is a few parts off."""
+        """No estimate exceeds the line or lies in the known front; if the newest is last, it is nearly exact."""
         last = {batch: place for place, batch in enumerate(line, start=1)}
         counted = {batch: line.count(batch) for batch in last}
         found = estimated_places(survey(line, min(head, len(line)), every), counted)
@@ -83,7 +83,7 @@ class TestPlaces:
         assert estimated_places(blind, {"a": 3}) == {"a": 9000}
 
     def test_a_whale_that_came_first_is_seen_by_its_hits(self) -> None:
-        """Its newest request says little, for it came with a small project at its end; the sample says enough."""
+        """A newest request that came with a small project misleads, but the sample corrects it."""
         line = ["small"] * 10 + ["whale"] * 990
         seen = survey(line, 10, 10)
         misled = LineSample(
@@ -98,7 +98,7 @@ class TestPlaces:
 
 
 class TestPace:
-    """How long so many requests take."""
+    """How long a number of requests takes."""
 
     @given(
         st.floats(0.1, 100),
@@ -150,7 +150,7 @@ class TestPace:
     def test_the_limit_rules_and_what_came_of_it(
         self, budget: Budget, allowance: Allowance | None, measured: Measured, ended: float | None
     ) -> None:
-        """A limiter's rate, an operator's if it is smaller, times what a permit brought; else what was done lately."""
+        """The lower of the limiter's and the operator's rate, times what a permit achieved; else the recent pace."""
         pace = pace_of(budget, NOW, allowance, measured)
         assert (pace and pace.ended) == (ended and pytest.approx(ended, rel=1e-3))
 
@@ -170,7 +170,7 @@ class TestPace:
 
 
 class TestMeasure:
-    """What is measured from look to look."""
+    """Measurements between two observations."""
 
     BUSY = Measured(seen_at=NOW, ended=100, busy=True)
 
@@ -188,12 +188,12 @@ class TestMeasure:
             (BUSY, False, 101, 2.0),  # nothing is in line now
             (Measured(seen_at=NOW, ended=100), True, 101, 2.0),  # nothing was
             (BUSY, True, 99, 2.0),  # somebody retried, or deleted
-            (BUSY, True, 101, 3600.0),  # nobody looked for an hour
+            (BUSY, True, 101, 3600.0),  # no observation for an hour
             (BUSY, True, 101, 0.0),
         ],
     )
     def test_idle_time_tells_nothing(self, before: Measured, busy: bool, ended: int, passed: float) -> None:
-        """What happened while there was no work, or nobody looked, is not held against the pace."""
+        """Time without work, or without an observation, does not lower the pace."""
         after = measure(before, now=NOW + passed, ended=ended, busy=busy, budget=LIMITED, rate=1.0)
         assert (after.seconds, after.got) == (0.0, 0.0)
         assert (after.seen_at, after.ended, after.busy) == (NOW + passed, ended, busy)
@@ -208,7 +208,7 @@ class TestMeasure:
         assert measured.share == pytest.approx(share, rel=0.15, abs=0.02)
 
     def test_others_are_heeded_while_they_are_there(self) -> None:
-        """What they used within the last window is not ours; a quarter is, whatever they do."""
+        """What others used within the last window is not ours, but a quarter always is."""
         rates = [
             rate_of(Budget(metered=True, permits=60, period=60.0, their_pace=theirs, seen_at=NOW - ago), NOW, None)
             for theirs, ago in ((0.5, 10), (0.5, 90), (9.0, 10))
@@ -217,10 +217,10 @@ class TestMeasure:
 
 
 class TestForesee:
-    """In how many seconds it ends, or why nobody can say."""
+    """The seconds until the end, or why that is unknown."""
 
     def test_the_first_reason_that_holds_is_told(self) -> None:
-        """Every combination of what can be in the way: the reason is the first one, and without any there is an end."""
+        """Every combination of obstacles: the first one is the reason, and without any there is a forecast."""
         for paused, workers, troubled, held, ready, again, flying, later, pace in product(
             (False, True),
             (0, 1),
@@ -256,7 +256,7 @@ class TestForesee:
             (
                 BatchPart(again=Waits(requests=1, first=20.0, last=20.0)),
                 21.0,
-            ),  # what stands in line does not go before it
+            ),  # requests in line do not go before it
             (BatchPart(again=Waits(requests=9, first=20.0, last=20.0)), 29.0),
             (BatchPart(again=Waits(requests=2, first=0.0, last=50.0)), 51.0),
             (BatchPart(ready=1, place=1, again=Waits(requests=1, first=20.0, last=20.0)), 21.0),
@@ -265,12 +265,12 @@ class TestForesee:
         ],
     )
     def test_the_last_request_of_a_batch_tells(self, part: BatchPart, seconds: float) -> None:
-        """What is in line, what is retried and what is scheduled each end at some time, and the latest counts."""
+        """Requests in line, retries and scheduled ones each end at some time, and the latest counts."""
         assert forecast_part(LineState(in_flight=2, ready=100, pace=STEADY), part) == Forecast(seconds)
 
     @given(st.integers(0, 500), st.integers(1, 500), st.floats(0.1, 10))
     def test_a_batch_never_ends_after_its_line(self, ready: int, place: int, rate: float) -> None:
-        """Whatever its place, what is in line ends no later than the line."""
+        """Whatever its position, a request in line ends no later than the line."""
         line = LineState(ready=max(ready, place), pace=Pace(rate=rate))
         part, whole = BatchPart(ready=1, place=place), BatchPart(ready=line.ready, place=line.ready)
         assert (forecast_part(line, part).seconds or 0) <= (forecast_part(line, whole).seconds or 0)

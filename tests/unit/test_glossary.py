@@ -1,4 +1,4 @@
-"""One word, one meaning: what the glossary replaced is not said any more, to anybody who reads or operates this."""
+"""One word, one meaning: words that the glossary replaced are not used any more."""
 
 import re
 from pathlib import Path

@@ -32,13 +32,13 @@ MISSING = f"Project with ID '{PROJECT}' not found"
 
 
 def an_absence(number: int = 0, looks: int = MISSING_LISTS, since: float = 0.0) -> Absence:
-    """A project that has been missing since so many seconds after the beginning."""
+    """A project that has been missing since this many seconds after the beginning."""
     return Absence(project_id=f"{number:04}", project_name="", looks=looks, since=at(since))
 
 
 @given(looks=st.integers(1, 10), minutes=st.integers(0, 20))
 def test_a_project_is_asked_for_after_some_looks_and_a_while(looks: int, minutes: int) -> None:
-    """Neither many looks within a moment nor a long time between two looks are enough."""
+    """Neither many lists within a moment nor a long time between two lists is enough."""
     asked = to_ask([an_absence(looks=looks)], 100, at(60.0 * minutes))
     assert bool(asked) == (looks >= MISSING_LISTS and timedelta(minutes=minutes) >= MISSING_FOR)
 
@@ -60,7 +60,7 @@ def test_the_longest_missing_are_asked_for_first() -> None:
 
 
 def observed(status: int, body: object, headers: dict[str, str] | None = None) -> Observation:
-    """What an answer about the project shows."""
+    """The meaning of an answer about a project."""
     raw = body if isinstance(body, bytes) else orjson.dumps(body)
     return read_project(Reply(Expected(Action.LOOK_UP, PROJECT), status, JSON if headers is None else headers, raw))
 
@@ -118,7 +118,7 @@ def test_a_404_that_is_no_json_by_its_header_proves_nothing() -> None:
 
 @pytest.mark.parametrize("result", list(Result))
 def test_no_result_is_both_there_and_gone(result: Result) -> None:
-    """What shows that a project is there begins the count anew; trouble does neither."""
+    """An answer that the project exists restarts the count; trouble changes nothing."""
     seen = Observation(result=result)
     assert not is_gone(seen), "without Infisical's proof nothing is gone"
     assert is_there(seen) == (result in {Result.FOUND, Result.NOT_IN_PROJECT, Result.FORBIDDEN, Result.FOREIGN_PROJECT})

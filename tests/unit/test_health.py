@@ -33,7 +33,7 @@ class TestOpening:
 
     @pytest.mark.parametrize("seen", BAD)
     def test_it_opens_when_nothing_works_any_more(self, seen: Result) -> None:
-        """After so many troubles in a row calls are held, and the last trouble is the reason; it is told once."""
+        """After several troubles in a row calls are withheld, with the last one as the reason; reported once."""
         breaker = Breaker()
         told = [breaker.observe(seen, f"trouble {n}", 0.0) for n in range(BREAKER_THRESHOLD + 3)]
         assert told == [n == BREAKER_THRESHOLD - 1 for n in range(BREAKER_THRESHOLD + 3)]
@@ -98,7 +98,7 @@ class TestProbing:
     """While it is open."""
 
     def test_single_calls_probe(self) -> None:
-        """Nothing may be under way until the pause is over, then one call."""
+        """No call may run until the pause is over, and then one."""
         breaker = broken(at=100.0)
         held, pause = breaker.allowance(100.0)
         assert held == 0
@@ -108,7 +108,7 @@ class TestProbing:
         assert again > 0
 
     def test_pauses_grow_to_a_bound(self) -> None:
-        """A long outage is probed every few seconds, so work resumes within seconds of its end."""
+        """A long outage is probed every few seconds, so work resumes within seconds after its end."""
         breaker, now, pauses = broken(at=0.0), 0.0, list[float]()
         for _ in range(10):
             _, pause = breaker.allowance(now)
@@ -128,7 +128,7 @@ class TestProbing:
 
     @pytest.mark.parametrize("seen", WORKS)
     def test_the_first_thing_that_works_closes_it(self, seen: Result) -> None:
-        """One answer is enough, it is told once, and the next outage begins with short pauses again."""
+        """One answer is enough and is reported once; the next outage begins with short pauses again."""
         breaker = broken(at=0.0)
         for now in range(1, 60):
             breaker.observe(Result.UNKNOWN, "502", float(now))
@@ -153,7 +153,7 @@ class TestWorks:
         assert not breaker.works(50.0 + WORKING_FOR)
 
     def test_not_while_it_is_open(self) -> None:
-        """An outage that begins right after a success is nobody's fault."""
+        """An outage that begins right after a success is not the request's fault."""
         breaker = Breaker()
         breaker.observe(Result.CREATED, "", 0.0)
         for _ in range(BREAKER_THRESHOLD):

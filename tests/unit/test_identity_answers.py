@@ -1,4 +1,4 @@
-"""The answer to a login tells whether there is a token, a person has to act, or to try again later."""
+"""The answer to a login grants a token, needs a person, or asks for another try later."""
 
 import json
 import math
@@ -39,7 +39,7 @@ def refusal(status: int, message: object) -> Login:
     [(7200, 7200.0), (0, math.inf), (None, math.inf), ("7200", math.inf), (True, math.inf), (-5, math.inf)],
 )
 def test_granted(expires_in: object, lifetime: float) -> None:
-    """A token lives as long as it is told to; 0 is for ever, and so is what cannot be understood."""
+    """A token's lifetime is as stated; 0 and unreadable values mean for ever."""
     assert login(200, {**GRANT, "expiresIn": expires_in}) == Granted(token=Secret("eyJ.abc.def"), lifetime=lifetime)
 
 
@@ -75,25 +75,25 @@ def test_refusing_statuses(status: int) -> None:
 
 
 def test_locked() -> None:
-    """A locked identity is told apart: there even the right secret does not help."""
+    """A locked identity is recognised: even the right secret does not help it."""
     found = refusal(401, "This identity auth method is temporarily locked, please try again later")
     assert isinstance(found, Refused)
     assert found.locked
 
 
 def test_limited() -> None:
-    """A login over the rate limit tells how long there is none."""
+    """A login over the rate limit says how long to wait."""
     assert login(429, {"error": "RateLimitExceeded", "message": ""}, **{"retry-after": "17"}) == Limited(pause=17.0)
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504])
 def test_trouble(status: int) -> None:
-    """What is not Infisical's own refusal may be tried again."""
+    """A refusal that is not Infisical's own may be tried again."""
     assert isinstance(read_login(status, {}, b"<html>", secret=SECRET), Trouble)
 
 
 def test_bodies() -> None:
-    """Each way of logging in sends what Infisical asks for, with the secret as it is at that moment."""
+    """Each login method sends what Infisical expects, with the present secret."""
     universal = UniversalAuth(client_id="c", client_secret=SECRET)
     assert json.loads(universal.body(universal.secret())) == {"clientId": "c", "clientSecret": SECRET.reveal()}
     slugged = UniversalAuth(client_id="c", client_secret=SECRET, organization_slug="acme")
@@ -114,7 +114,7 @@ def test_bodies() -> None:
     ],
 )
 def test_secrets_do_not_show(auth: object) -> None:
-    """No way of logging in shows its secret when it is printed."""
+    """No login method shows its secret when printed."""
     assert SECRET.reveal() not in repr(auth)
 
 
@@ -175,7 +175,7 @@ def test_every_answer_to_a_login_is_one_clear_sentence(kind: str, method: str) -
     [(401, "Invalid credentials"), (404, "OIDC auth method not found for identity, did you configure OIDC auth?")],
 )
 def test_an_unknown_identity_may_belong_to_another_region(status: int, message: str, host: str, said: str) -> None:
-    """Who is not known at one region of the cloud is told of the other, and which setting to change."""
+    """An identity that one region of the cloud does not know gets a hint about the other region and the setting."""
     body = json.dumps({**ENVELOPE, "message": message}).encode()
     found = read_login(status, {}, body, secret=SECRET, host=host)
     assert isinstance(found, Refused)

@@ -1,4 +1,4 @@
-"""What OpenRouter's answer about a key says."""
+"""The meaning of OpenRouter's answers about a key."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from provisioner.core.key_check import KeyKind, verdict_of
-from provisioner.core.key_health import REFUSALS, KeyHealth, due_probe, found_invalid
+from provisioner.core.key_health import FIRST_PROBE, REFUSALS, KeyHealth, due_probe, found_invalid
 from tests.support.builders import at
 
 REFUSED = {"error": {"message": "User not found.", "code": 401}}
@@ -35,16 +35,17 @@ REFUSED = {"error": {"message": "User not found.", "code": 401}}
     ],
 )
 def test_only_openrouters_own_words_count(status: int, data: Any, verdict: KeyKind) -> None:
-    """A flag that says it or OpenRouter's own 401 decide; everything else leaves the key unknown."""
+    """An explicit flag or OpenRouter's own 401 decides; every other answer leaves the key unknown."""
     assert verdict_of(status, data) is verdict
 
 
 def test_a_condemned_key_is_quarantined_at_once() -> None:
-    """No create has to be refused for it; a second condemnation keeps its pace and ends its probe."""
+    """The key is quarantined without a refused create; a repeated verdict keeps the pace and ends its probe."""
     first, newly = found_invalid(KeyHealth(accepted_at=at(0)), "inference", at(1))
     assert newly
     assert first.is_quarantined
     assert (first.refusals, first.accepted_at, first.reason) == (REFUSALS, None, "inference")
+    assert first.probe_at == at(1) + FIRST_PROBE
     probing = due_probe(first, at(100))
     assert probing is not None
     again, newly = found_invalid(probing, "still", at(101))

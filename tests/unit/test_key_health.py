@@ -1,4 +1,4 @@
-"""What may be done with an API key: unknown, accepted, quarantined, and nothing in between."""
+"""The use of an API key: unknown, accepted or quarantined, and nothing in between."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -40,7 +40,7 @@ QUARANTINED: Final = after(KeyHealth(), REFUSALS)
 
 
 class TestTrials:
-    """Who may try a key."""
+    """Which requests may try a key."""
 
     def test_a_few_try_an_unknown_key(self) -> None:
         """As many as there are trials, and not one more."""
@@ -60,7 +60,7 @@ class TestTrials:
         assert (tried.trials, tried.tried_at) == (1, late)
 
     def test_an_undecided_trial_goes_to_another(self) -> None:
-        """A trial that said nothing is given back; refused ones are not."""
+        """A trial without a result is given back; refused ones are not."""
         health = replace(after(KeyHealth(), 1), trials=TRIALS, tried_at=NOW)
         assert request_trial(undecided(health), NOW, confirming=False)[1].granted
         assert undecided(undecided(undecided(health))).trials == 1
@@ -76,7 +76,7 @@ class TestTrials:
         assert request_trial(health, at_last + timedelta(seconds=1), confirming=False)[1].granted
 
     def test_a_quarantined_key_is_tried_by_those_it_refused(self) -> None:
-        """They may come to their end, all of them together with few creates; nobody else may."""
+        """Refused requests may finish, with few creates in total; no other request may try."""
         health, granted = replace(QUARANTINED, trials=REFUSALS, tried_at=NOW), 0
         assert request_trial(health, NOW, confirming=False) == (health, TrialPermit(granted=False, quarantined=True))
         for _ in range(30):
@@ -98,7 +98,7 @@ class TestQuarantine:
         assert refused(health, "still", NOW)[1] is False
 
     def test_a_key_that_worked_starts_anew(self) -> None:
-        """One that is suspected has all its trials and refusals before it; one that never worked does not."""
+        """A suspected key has all its trials and refusals left; one that never worked does not."""
         assert suspected(accepted(NOW)) == KeyHealth()
         assert suspected(QUARANTINED) == QUARANTINED
 
@@ -118,7 +118,7 @@ class TestQuarantine:
         assert pauses[-1] == LONGEST_PROBE_PAUSE
 
     def test_one_probe_is_one_request(self) -> None:
-        """Whoever asks first is the probe; the next one waits."""
+        """The first to ask is the probe; the next one waits."""
         probing = due_probe(QUARANTINED, NOW + FIRST_PROBE)
         assert probing is not None
         health, permit = request_trial(probing, NOW + FIRST_PROBE, confirming=False)
@@ -142,7 +142,7 @@ class Keys(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        """Begin with a key that nobody knows."""
+        """Begin with an unknown key."""
         self.health, self.now, self.unanswered, self.refused_since = KeyHealth(), NOW, 0, 0
 
     @rule(seconds=st.floats(0, 1000))

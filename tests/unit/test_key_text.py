@@ -1,4 +1,4 @@
-"""What cannot be a key is told in words and not sent; what merely stands around one is taken away."""
+"""Text that cannot be a key is reported and not sent; what surrounds a key is stripped."""
 
 import base64
 import contextlib
@@ -124,7 +124,7 @@ WAYS: dict[str, Callable[[str, Path], Secret]] = {
 
 @pytest.mark.parametrize("way", WAYS)
 def test_what_stands_around_a_key_is_taken_away(way: str, tmp_path: Path) -> None:
-    """A mark before it, a line break behind it, whatever nobody sees around it: the key is what is left."""
+    """A byte-order mark, line ends and invisible characters around a key are stripped."""
     for number, (before, behind) in enumerate(
         [("\ufeff", "\r\n"), (" ", "\n"), *zip(AROUND, reversed(AROUND), strict=True)]
     ):
@@ -146,7 +146,7 @@ def test_what_cannot_be_a_key_is_refused_in_words(way: str, odd: str, tmp_path: 
 
 @pytest.mark.parametrize("quotes", ['""', "''", "``"])
 def test_quotation_marks_are_named(quotes: str) -> None:
-    """Marks that a shell would have taken away are part of the text where no shell reads it."""
+    """Quotes that a shell would have removed are part of the text where no shell reads it."""
     with pytest.raises(NoKey, match="is in quotation marks, which do not belong to it"):
         key_in(f"{quotes[0]}{KEY}{quotes[1]}\n")
 
@@ -175,21 +175,21 @@ def test_a_setting_that_cannot_be_a_key_is_named(name: str) -> None:
     "text", ["my-identity", "0e1ad8a2-6c5b-4c3f-9d0c", "\u00fc", "0e1ad8a2 6c5b 4c3f 9d0c 0a3d0f1a7f11"]
 )
 def test_an_identity_id_that_is_no_uuid_is_refused(name: str, text: str) -> None:
-    """Infisical would answer each login with 500: the settings say at the start what it has to be."""
+    """Infisical would answer each login with 500, so the settings explain the format at the start."""
     with pytest.raises(SettingsError, match=f"^{name} must be the id of a machine identity, a UUID such as") as caught:
         load_settings(environ={name: text, "INFISICAL_AUTH_JWT": "e30.e30.e30"})
     assert text not in str(caught.value)
 
 
 def test_an_identity_id_is_taken_as_people_paste_it() -> None:
-    """Case, braces and what stands around it do not matter."""
+    """Case, braces and surrounding white space do not matter."""
     for text in ("\ufeff0E1AD8A2-6C5B-4C3F-9D0C-0A3D0F1A7F11\r\n", "{0e1ad8a2-6c5b-4c3f-9d0c-0a3d0f1a7f11}"):
         settings = load_settings(environ={"INFISICAL_MACHINE_IDENTITY_ID": text})
         assert settings.targets["default"].identity_id == "0e1ad8a2-6c5b-4c3f-9d0c-0a3d0f1a7f11"
 
 
 def key_or_reason(text: str) -> str | NoKey:
-    """What a text is taken for."""
+    """How a text is interpreted."""
     try:
         return key_in(text).reveal()
     except NoKey as reason:
@@ -198,7 +198,7 @@ def key_or_reason(text: str) -> str | NoKey:
 
 @given(text=st.text() | st.text(st.characters(max_codepoint=0x7F)))
 def test_any_text_is_a_key_or_none(text: str) -> None:
-    """Whatever people take for a key: what is sent is printable ASCII without spaces, and nothing of it was changed."""
+    """Whatever the input, a key that is sent is printable ASCII without spaces, and unchanged."""
     key = key_or_reason(text)
     if isinstance(key, NoKey):
         assert str(key)
@@ -219,7 +219,7 @@ def test_any_file_is_text_or_refused(octets: bytes) -> None:
 
 @pytest.mark.parametrize(("length", "fits"), [(LONGEST_KEY, True), (LONGEST_KEY + 1, False)])
 def test_a_key_has_a_longest_length(length: int, fits: bool) -> None:
-    """A file of another kind that was taken for a key is not sent; the reason names the length that is allowed."""
+    """Another kind of file is not sent as a key; the message names the permitted length."""
     if fits:
         assert key_in("k" * length).reveal() == "k" * length
     else:

@@ -1,4 +1,4 @@
-"""What was tried before goes first, and never keeps what was not for ever."""
+"""Retried requests go first, and never block the others for ever."""
 
 from bisect import insort
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ def place(rank: int, turn: int, id_: int) -> QueuePosition:
 
 @dataclass(slots=True)
 class World:
-    """A line, and a worker who claims from it as it is told to."""
+    """A line, and a worker that claims from it as directed."""
 
     standing: list[QueuePosition] = field(default_factory=list)
     line: LineCursor = field(default_factory=LineCursor)
@@ -31,7 +31,7 @@ class World:
         self.line = self.line.hint(QueuePosition(found.rank, found.turn))
 
     def claim(self, limit: int) -> int:
-        """Claim once, and hear from a look at the whole line what stands foremost."""
+        """Claim once, and learn the first position from a poll of the whole line."""
         part = self.line.part()
         taken = [found for found in self.standing if part.start <= found][:limit]
         if part.retried_only:
@@ -56,7 +56,7 @@ PLACES = st.builds(
 
 @given(st.lists(PLACES, unique=True, max_size=40), st.lists(st.integers(1, 6), min_size=1, max_size=8))
 def test_everything_in_line_is_served(standing: list[QueuePosition], limits: list[int]) -> None:
-    """Whatever stands where, and however many are claimed at once, nobody is passed over."""
+    """Whatever the positions and sizes of claims, no request is passed over."""
     world = World()
     for found in standing:
         world.add(found)
@@ -88,7 +88,7 @@ def test_a_few_that_were_tried_before_go_before_hundreds(limit: int, served: int
 @settings(max_examples=20)
 @given(st.integers(1, 8), st.integers(1, 5))
 def test_a_flood_of_them_keeps_nobody_for_ever(limit: int, each: int) -> None:
-    """While ever more that were tried before come, what was not gets every other claim."""
+    """While ever more retries arrive, the others get every other claim."""
     world = World()
     for number in range(50):
         world.add(place(0, 1, number + 10**6))
@@ -114,7 +114,7 @@ def test_what_is_urgent_goes_before_what_was_tried_before() -> None:
 
 
 def test_going_back_for_a_retry_passes_nothing_that_was_served() -> None:
-    """A claim of retries alone ends where the others begin, for dead entries of an index may stand there."""
+    """A claim of retries alone ends where the others begin, because dead index entries may follow."""
     line = LineCursor(mark=place(0, 7, 7)).hint(place(0, LANE, 0))
     assert line.part() == ClaimRange(start=place(0, LANE, 0), retried_only=True)
     after = line.after(line.part(), Claims(claims=[a_claim()], last=place(0, LANE, 3), retried=1), limit=5)

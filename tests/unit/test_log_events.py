@@ -1,4 +1,4 @@
-"""Every event that the code logs stands in `docs/logs.md`, with its level and its fields."""
+"""Every event that the code logs is in `docs/logs.md`, with its level and its fields."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROW = re.compile(r"^\| `(\w+)` \| (\w+) \| ([^|]+) \| ([^|]+) \|$", re.MULTILINE
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One line that may be logged."""
+    """One possible line of the log."""
 
     name: str
     level: str
@@ -70,7 +70,7 @@ def test_the_search_finds_events() -> None:
 
 
 def test_every_event_is_documented() -> None:
-    """An event that an operator may meet is explained, at the level at which it comes."""
+    """Every event for operators is documented, with its level."""
     missing = [
         f"{event.name} at {event.level}: {event.place}"
         for event in events()
@@ -88,13 +88,13 @@ def test_every_field_is_documented() -> None:
 
 
 def test_a_project_is_logged_with_its_name() -> None:
-    """Nobody looks up an id to know which project an event is about."""
+    """An event about a project names it, so that nobody has to look up an id."""
     nameless = [event.place for event in events() if "project" in event.fields and "project_name" not in event.fields]
     assert nameless == []
 
 
 def test_nothing_is_documented_that_is_never_logged() -> None:
-    """Nobody waits for an event that cannot come."""
+    """No documented event is obsolete."""
     assert sorted(DOCUMENTED.keys() - {event.name for event in events()}) == []
 
 

@@ -1,4 +1,4 @@
-"""Logs say what happened, one event a line, and never a secret."""
+"""Logs have one event per line, and never contain a secret."""
 
 import io
 import json
@@ -20,7 +20,7 @@ JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_X
 
 @pytest.fixture(autouse=True)
 def _restored() -> Iterator[None]:
-    """Leave the logging of the process as it was."""
+    """Restore the logging of the process."""
     root = logging.getLogger()
     level = root.level
     yield
@@ -36,15 +36,15 @@ def only_ours(root: logging.Logger, *, ours: bool) -> None:
 
 
 class Terminal(io.StringIO):
-    """A stream that says it is a terminal."""
+    """A stream that claims to be a terminal."""
 
     def isatty(self) -> bool:
-        """Say so."""
+        """Claim to be a terminal."""
         return True
 
 
 def started(level: str = "info", stream: io.StringIO | None = None) -> tuple[Any, io.StringIO]:
-    """Configure logging as JSON into memory; return a logger and what it writes to."""
+    """Configure logging as JSON into memory; return a logger and its output."""
     out = io.StringIO() if stream is None else stream
     configure_logging(level, "json", out)
     return structlog.get_logger(), out
@@ -61,7 +61,7 @@ def events(out: io.StringIO) -> list[dict[str, Any]]:
 
 
 class TestLines:
-    """What a line looks like."""
+    """The form of a line."""
 
     def test_is_one_json_object_a_line(self) -> None:
         """Each event is one line of JSON with time in UTC, level, name and fields, in this order."""
@@ -121,7 +121,7 @@ class TestLines:
 
 
 class TestLevels:
-    """What is written at all."""
+    """Which events are written."""
 
     def test_leaves_out_what_is_below_the_level(self) -> None:
         """Events below the level are not written."""
@@ -170,7 +170,7 @@ class TestFormat:
 
     @pytest.mark.parametrize(("name", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
     def test_colour_can_be_declined(self, monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
-        """Who wants no colour gets none."""
+        """Colour can be switched off."""
         monkeypatch.setenv(name, value)
         out = Terminal()
         configure_logging("info", "console", out)
@@ -190,7 +190,7 @@ class TestFormat:
 
 
 class TestExceptions:
-    """What is left of an exception."""
+    """The output for an exception."""
 
     def test_is_one_line(self) -> None:
         """An exception is its type and message in `error`, without a traceback."""
@@ -204,7 +204,7 @@ class TestExceptions:
         assert "Traceback" not in out.getvalue()
 
     def test_has_its_traceback_at_debug(self) -> None:
-        """The traceback is there when the level is debug."""
+        """The traceback is included at the level debug."""
         log, out = started("debug")
         log.warning("request_failed", exc_info=ValueError("boom"))
         event = events(out)[0]
@@ -212,7 +212,7 @@ class TestExceptions:
         assert "ValueError: boom" in event["exception"]
 
     def test_names_what_a_group_holds(self) -> None:
-        """A group is told by its members, for its own message says nothing."""
+        """A group is described by its members, because its own message says nothing."""
         log, out = started()
         log.error("stopped", exc_info=ExceptionGroup("unhandled", [ValueError("a"), ExceptionGroup("b", [KeyError()])]))
         assert events(out)[0]["error"] == "ExceptionGroup: ValueError: a; ExceptionGroup: KeyError"
@@ -236,7 +236,7 @@ class TestExceptions:
 
 
 class TestStandardLibrary:
-    """What libraries log."""
+    """Messages that libraries log."""
 
     def test_warnings_go_the_same_way(self) -> None:
         """A library's warning is one of our lines, redacted, with the logger's name."""
@@ -258,7 +258,7 @@ class TestStandardLibrary:
         assert events(out)[0]["error"] == "ValueError: boom"
 
     def test_a_wrong_format_loses_no_message(self) -> None:
-        """A message whose arguments do not fit is logged as it is."""
+        """A message with mismatched arguments is logged unformatted."""
         _, out = started()
         only_ours(logging.getLogger(), ours=True)  # the test runner's own handler raises
         logging.getLogger("x").warning("%d items", "many")
@@ -285,7 +285,7 @@ class TestStandardLibrary:
 
 @dataclass
 class Holder:
-    """Something whose repr shows what it holds."""
+    """An object whose repr shows its contents."""
 
     api_key: str
 
@@ -345,7 +345,7 @@ class TestRedaction:
         ],
     )
     def test_leaves_what_is_harmless(self, text: str) -> None:
-        """What an operator needs to read stays readable."""
+        """Text that an operator needs stays readable."""
         assert redact_text(text) == text
 
     def test_leaves_numbers_beside_a_secrets_name(self) -> None:

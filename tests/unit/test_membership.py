@@ -1,4 +1,4 @@
-"""What a worker holds is its own only under its number, under that attempt, and while its lease lasts."""
+"""A worker's claims are its own only under its number, under that attempt, and while its lease is valid."""
 
 from datetime import UTC, datetime
 
@@ -27,7 +27,7 @@ def test_a_claim_is_held_while_the_lease_lasts() -> None:
 
 
 def test_another_number_holds_nothing() -> None:
-    """What was held before the lease was lost is others' now, though there is a lease again."""
+    """Claims from before the lease was lost belong to others, even after a new lease."""
     member, _ = a_member()
     member.take([a_claim()])
     member.enter(2)
@@ -35,7 +35,7 @@ def test_another_number_holds_nothing() -> None:
 
 
 def test_an_earlier_attempt_ends_alone() -> None:
-    """When a call from before comes to its end, the later attempt of the same request stays held."""
+    """When a call of an earlier attempt ends, the later attempt of the same request stays claimed."""
     member, _ = a_member()
     earlier, later = a_claim(attempt=1), a_claim(attempt=2)
     member.take([earlier])

@@ -1,4 +1,4 @@
-"""The metrics: what is counted, what is exported, and that the documents and dashboards tell the truth about it."""
+"""The metrics: what is counted and exported, and that documents and dashboards match it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ GAUGES = Gauges(
 
 
 def exported(meter: Meter, gauges: Gauges | None = GAUGES) -> dict[str, Family]:
-    """What a scrape finds, by the families' names."""
+    """Return the samples of a scrape, by family."""
     text = exposition(meter, VITALS, gauges, ready=True).decode()
     return {family.name: family for family in text_string_to_metric_families(text)}
 
@@ -68,7 +68,7 @@ def value(meter: Meter, name: str, gauges: Gauges | None = GAUGES, **labels: str
 
 
 def busy_meter() -> Meter:
-    """A meter that has heard of everything once."""
+    """A meter with one event of each kind."""
     meter = Meter(["default"])
     meter.called("default", Action.CREATE, an_observation(Result.CREATED, status=200, elapsed=0.2))
     meter.claimed("default", 5, 0.004)
@@ -89,7 +89,7 @@ def test_calls_are_counted_by_what_they_showed() -> None:
 
 
 def test_the_limit_that_rules_is_told_with_its_source() -> None:
-    """The smallest of what an operator, the settings and Infisical allow, and which operator has set one."""
+    """The lowest of the limits of operator, settings and Infisical, and which operator set one."""
     name = "provisioner_writes_limit"
     assert value(Meter(), name, target="default", source="operator", by="ann") == 1.0
     assert value(Meter(), "provisioner_limit_set", target="default", by="ann") == 1
@@ -103,7 +103,7 @@ def test_the_limit_that_rules_is_told_with_its_source() -> None:
 
 
 def test_the_forecast_is_told_where_there_is_one() -> None:
-    """All that is pending at a target ends in so many seconds; where nobody can say there is no series."""
+    """The seconds until everything pending at a target ends; without a forecast there is no series."""
     assert value(Meter(), "provisioner_forecast_seconds", target="eu") == 90.0
     assert value(Meter(), "provisioner_forecast_seconds", target="default") is None
 
@@ -115,7 +115,7 @@ def test_keys_left_behind_are_told() -> None:
 
 
 def test_only_what_was_sent_has_a_duration() -> None:
-    """A create that never left this process does not make creates look quick."""
+    """A create that never left this process does not make creates look fast."""
     meter = Meter()
     meter.called("default", Action.CREATE, an_observation(Result.CREATED, elapsed=0.3))
     meter.called("default", Action.CREATE, an_observation(Result.NOT_SENT))
@@ -127,7 +127,7 @@ def test_only_what_was_sent_has_a_duration() -> None:
 
 
 def test_refusals_are_counted_for_the_budget_that_they_hit() -> None:
-    """A 429 to a look-up counts for the reads, one to a create for the writes."""
+    """A 429 for a look-up counts for reads, one for a create counts for writes."""
     meter = Meter()
     meter.called("default", Action.CREATE, an_observation(Result.THROTTLED, status=429))
     meter.called("default", Action.REPLACE, an_observation(Result.THROTTLED, status=429))
@@ -165,7 +165,7 @@ def test_the_first_of_its_kind_shows_as_a_rise() -> None:
 
 
 def test_claims_and_logins_are_counted() -> None:
-    """A claim counts its requests and its time, a login its end."""
+    """A claim counts its requests and its duration, a login its outcome."""
     meter = busy_meter()
     assert value(meter, "provisioner_claimed_total", target="default") == 5
     assert value(meter, "provisioner_claim_seconds_count", target="default") == 1
@@ -173,7 +173,7 @@ def test_claims_and_logins_are_counted() -> None:
 
 
 def test_the_workers_own_state_is_exported() -> None:
-    """What it holds, which targets it holds back or are paused, and whether it is ready."""
+    """Its claims, the targets that it withholds calls from or that are paused, and whether it is ready."""
     meter = Meter()
     assert value(meter, "provisioner_in_hand", target="default") == 3
     assert value(meter, "provisioner_breaker_open", target="default") == 0
@@ -200,7 +200,7 @@ def test_what_all_workers_share_is_exported() -> None:
 
 
 def test_without_the_database_the_rest_is_still_exported() -> None:
-    """While the database is away a scrape says so and goes on telling what the worker does."""
+    """While the database is unavailable a scrape says so, and still reports the worker's own counters."""
     meter = busy_meter()
     assert value(meter, "provisioner_database_up") == 1
     assert value(meter, "provisioner_database_up", None) == 0

@@ -37,7 +37,7 @@ class TestKnown:
 
 
 class TestOutstanding:
-    """What is left to do."""
+    """Which steps are outstanding."""
 
     def test_is_everything_at_first_and_nothing_in_the_end(self) -> None:
         """Steps are done in order, each once."""
@@ -47,12 +47,12 @@ class TestOutstanding:
         assert outstanding(known, applied(FIRST, SECOND)) == []
 
     def test_refuses_a_newer_schema(self) -> None:
-        """An old program keeps its hands off what a newer one has made, and says what to do."""
+        """An old program does not touch a newer schema, and says what to do."""
         with pytest.raises(SchemaMismatch, match=r"0002_second.*newer.*upgrade"):
             outstanding([FIRST], applied(FIRST, SECOND))
 
     def test_refuses_a_step_that_was_changed(self) -> None:
-        """A step that was applied from another text is named."""
+        """A step that was applied with a different text is named."""
         with pytest.raises(SchemaMismatch, match="0001_first"):
             outstanding([FIRST, SECOND], applied(replace(FIRST, sql="SELECT 3")))
 

@@ -1,4 +1,4 @@
-"""What the fleet tells others: each thing once, whatever comes and goes, and nothing that others wrote."""
+"""Notices report each event once, whatever comes and goes, and contain no text that others wrote."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ KEY = "sk-or-v1-0123456789abcdef"
 def told(
     *steps: tuple[float, list[Alert]], finished: list[Finished] | None = None, events: tuple[str, ...] = ALL
 ) -> list[tuple[float, str]]:
-    """What is told at which second, when this is seen at these seconds; batches as long as they were not told."""
+    """Return what is sent at which second, given what is seen at these seconds, until batches are reported."""
     known: tuple[KnownAlert, ...] = ()
     left = list(finished or [])
     said = []
@@ -56,10 +56,10 @@ def told(
 
 
 class TestConcerns:
-    """What needs a person."""
+    """Alerts that need a person."""
 
     def test_is_told_once_and_its_end_once(self) -> None:
-        """A failure is told at once; while it lasts nothing is; its end is told when it has lasted half a minute."""
+        """A failure is reported at once and only once; its recovery is reported after half a minute."""
         steps = [(0, [FAILED]), (10, [FAILED]), (20, []), (40, []), (20 + 30, []), (60, []), (70, [FAILED])]
         assert told(*[(float(second), present) for second, present in steps]) == [
             (0, "needs_attention"),
@@ -68,11 +68,11 @@ class TestConcerns:
         ]
 
     def test_a_moment_without_it_is_no_recovery(self) -> None:
-        """What is retried and fails again is one and the same concern."""
+        """A request that is retried and fails again is the same alert."""
         assert told((0, [FAILED]), (10, []), (20, [FAILED]), (30, []), (45, [FAILED])) == [(0, "needs_attention")]
 
     def test_a_target_without_workers_for_a_moment_is_nobodys_concern(self) -> None:
-        """Workers that are replaced leave a target alone for some seconds; a minute is told."""
+        """Workers that are being replaced leave a target alone for seconds; a minute is reported."""
         assert told((0, [UNSERVED]), (50, [UNSERVED]), (55, []), (100, [])) == []
         assert told((0, [UNSERVED]), (59, [UNSERVED]), (60, [UNSERVED]), (70, [UNSERVED])) == [(60, "needs_attention")]
 
@@ -83,13 +83,13 @@ class TestConcerns:
 
     @given(st.lists(st.booleans(), max_size=60))
     def test_attention_and_recovery_take_turns(self, seen: list[bool]) -> None:
-        """However it comes and goes, nobody hears twice of it without hearing of its end."""
+        """However it comes and goes, nobody hears of it twice without hearing of its end."""
         events = [event for _, event in told(*((10.0 * n, [FAILED] * there) for n, there in enumerate(seen)))]
         assert events == [ALL[1 + n % 2] for n in range(len(events))]
         assert not seen or not seen[0] or events
 
     def test_every_concern_has_words_for_both(self) -> None:
-        """Each kind of concern is told in a sentence, and so is its end."""
+        """Each kind of alert has a sentence, and so has its end."""
         for kind in Kind:
             concern = replace(FAILED, kind=kind, subject="x")
             found = decide((), [concern], [], events=ALL, now=NOON)
@@ -109,25 +109,25 @@ class TestBatches:
     """A batch that has finished."""
 
     def test_is_told_when_it_is_quiet(self) -> None:
-        """A batch that is loaded row by row is not told between two rows; once told, not again."""
+        """A batch that is loaded row by row is not reported between two rows; once reported, not again."""
         ended = DONE.ended_at
         assert told((65, []), (70, []), (80, []), finished=[DONE]) == [(70, "batch_finished")]
         assert ended + FINISHED_DELAY == at(70)
 
     def test_at_the_end_of_a_run_is_told_at_once(self) -> None:
-        """Who ends now will not see it quiet."""
+        """A run that ends now reports the batch without waiting for it to be quiet."""
         assert decide((), [], [DONE], events=ALL, now=at(61), last=True).notices
         assert not decide((), [], [DONE], events=ALL, now=at(61)).notices
 
     def test_says_how_it_ended(self) -> None:
-        """The numbers are there for people and for programs."""
+        """The numbers are given to people and to programs."""
         (notice,) = decide((), [], [DONE], events=ALL, now=at(80)).notices
         assert notice.text == "Batch b has finished: 3 of 5 requests succeeded, 1 failed, 1 ended otherwise."
         assert notice.batch is not None
         assert (notice.batch["requests"], notice.batch["ended_at"]) == (5, DONE.ended_at.isoformat())
 
     def test_what_nobody_wants_to_hear_is_remembered_all_the_same(self) -> None:
-        """An event that is not chosen is not told, now or later."""
+        """An event that is not selected is never sent."""
         found = decide((), [FAILED], [DONE], events=("recovered",), now=at(80))
         assert (found.notices, found.batches) == ((), (DONE,))
         assert [each.told for each in found.known] == [True]
@@ -154,7 +154,7 @@ def test_nothing_that_others_wrote_is_told() -> None:
 
 
 def test_a_healthy_status_concerns_nobody() -> None:
-    """What goes well is not told."""
+    """A healthy status produces no notice."""
     assert find_alerts(a_status()) == ()
 
 
@@ -167,7 +167,7 @@ def test_pauses_grow_and_end() -> None:
 
 
 def a_delivery(**changes: object) -> Delivery:
-    """A notice on its way."""
+    """A notice to deliver."""
     notice = Notice(event=Event.BATCH_FINISHED, text="Batch <b> & c has finished.", batch={"name": "b"})
     usual = Delivery(id=str(UUID(int=7)), notice=notice, noticed_at=NOON, age=timedelta(0), tries=1)
     return replace(usual, **changes)  # type: ignore[arg-type]
@@ -183,7 +183,7 @@ def test_the_body_is_the_same_at_each_try() -> None:
 
 
 def test_the_signature_is_over_the_body() -> None:
-    """It is what the page says, and there is none without a key."""
+    """The signature matches the documentation, and is missing without a key."""
     body = body_of(a_delivery(), "json")
     headers = headers_of(a_delivery(), body, Secret("planted"))
     assert headers[SIGNATURE] == f"sha256={hmac.new(b'planted', body, hashlib.sha256).hexdigest()}"

@@ -1,4 +1,4 @@
-"""What `onboard` says: its counts are never cut, and what is expected is said with its reason."""
+"""The output of `onboard`: counts are never cut, and predictions come with their basis."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_every_count_has_its_place_in_80_columns() -> None:
 
 
 def test_the_pace_is_that_of_lately() -> None:
-    """It is what succeeded in the last seconds, and nothing before the second look."""
+    """The pace is the successes of the last seconds, and unknown before the second observation."""
     pace = Pace()
     assert pace(0.0, 0) == 0.0
     assert pace(10.0, 50) == 300.0
@@ -46,14 +46,14 @@ def test_the_pace_is_that_of_lately() -> None:
 
 
 def test_what_stands_still_is_said() -> None:
-    """A target in trouble or paused is named, with what to do, as long as anything waits for it."""
+    """A target in trouble or paused is named, with advice, as long as anything waits for it."""
     said = trouble([TargetReport(target="eu", pending=1, trouble="it cannot be reached")])
     assert said == "target eu: it cannot be reached; it recovers automatically"
     assert trouble([TargetReport(target="eu", trouble="it cannot be reached")]) == ""
 
 
 def test_nobody_says_how_long_while_nothing_moves() -> None:
-    """A target that is paused, in trouble or stalled ends nothing, so its limit says nothing of the end."""
+    """A target that is paused, in trouble or stalled ends nothing, so its limit gives no forecast."""
     now = datetime(2026, 1, 1, tzinfo=UTC)
     for odd in (
         replace(LIMITED, trouble="down"),
@@ -68,7 +68,7 @@ def test_nobody_says_how_long_while_nothing_moves() -> None:
     ("metered", "reads", "creates"), [(True, 200, 90), (True, 350, 200), (True, 1200, 600), (False, None, 1200)]
 )
 def test_what_is_expected_before_the_first_create(metered: bool, reads: int | None, creates: int) -> None:
-    """The limit of reads tells the plan, and so the limit of creates; without a limiter the server decides."""
+    """The read limit shows the plan and so the create limit; without a limiter the server decides."""
     found = expected_pace(metered=metered, reads=reads, period=60.0)
     assert found is not None
     assert found.pace * 60 == pytest.approx(creates)
@@ -76,7 +76,7 @@ def test_what_is_expected_before_the_first_create(metered: bool, reads: int | No
 
 
 def test_the_question_names_what_would_be_made() -> None:
-    """Conflicts are not promised, and requests from earlier are told apart."""
+    """Conflicts are not promised, and earlier requests are distinguished."""
     ahead = Preview(requests=10)
     ahead.new[PlannedOutcome.CREATE] = 1
     ahead.new[PlannedOutcome.CONFLICT] = 2
@@ -88,7 +88,7 @@ def test_the_question_names_what_would_be_made() -> None:
 
 
 def test_a_run_counts_what_ended_in_it() -> None:
-    """What succeeded or failed before is not counted; what is left is left."""
+    """Earlier successes and failures are not counted; what is left is."""
     before = Leftovers(succeeded=5, removed=2, failed={"gave_up": 2, "name_conflict": 1})
     after = Leftovers(succeeded=9, removed=3, failed={"gave_up": 3, "name_conflict": 1}, unfinished=4)
     assert after.since(before) == Leftovers(succeeded=4, removed=1, failed={"gave_up": 1}, unfinished=4)

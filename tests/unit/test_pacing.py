@@ -43,7 +43,7 @@ def known(limit: int = 200, remaining: int = 199, reset: float = 60.0) -> Budget
 
 
 def answered(at: float, headers: RateHeaders | None, throttled_for: float | None = None) -> LimiterReply:
-    """What an answer said, so many seconds from now."""
+    """An answer, this many seconds from now."""
     return LimiterReply(at=NOW + at, rate=headers, throttled_for=throttled_for)
 
 
@@ -51,14 +51,14 @@ class TestWhileNothingIsKnown:
     """Before the first answer."""
 
     def test_one_request_asks_first(self) -> None:
-        """The first gets one permit however many it wants, the others wait a moment for what it learns."""
+        """The first request gets one permit however many it wants, and the others wait briefly for what it learns."""
         asking, first = grant(Budget(), 64, NOW)
         _, second = grant(asking, 64, NOW)
         assert first.permits == 1
         assert (second.permits, second.wait) == (0, PROBE_POLL)
 
     def test_another_one_asks_when_the_first_was_lost(self) -> None:
-        """An answer that never comes holds nobody up for longer than ten seconds."""
+        """An answer that never comes delays nobody for longer than ten seconds."""
         asking, _ = grant(Budget(), 1, NOW)
         assert grant(asking, 1, NOW + PROBE_TIMEOUT - 0.1)[1].permits == 0
         assert grant(asking, 1, NOW + PROBE_TIMEOUT)[1].permits == 1
@@ -69,7 +69,7 @@ class TestWhileNothingIsKnown:
         assert grant(free, 5000, NOW + 0.1)[1].permits == 5000
 
     def test_a_limiter_that_appears_later_is_heeded(self) -> None:
-        """A target that was free has a budget from the first answer with headers on."""
+        """An unlimited target gets a budget with the first answer that has headers."""
         free = learn(Budget(), answered(0, None))
         bound = learn(free, answered(1, rate(200, 0, 30)))
         assert grant(bound, 1, NOW + 1)[1].permits == 0
@@ -87,7 +87,7 @@ class TestWithinAWindow:
     """Once the limit is known."""
 
     def test_permits_are_spread_over_the_time_that_is_left(self) -> None:
-        """The next permit comes after what is left of the window, shared among what is left of the permits."""
+        """The next permit comes after the rest of the window divided by the remaining permits."""
         after, granted = grant(known(200, 199, 60.0), 64, NOW)
         assert granted.permits == 1
         assert grant(after, 64, NOW)[1].wait == pytest.approx((60 - WINDOW_MARGIN) / 199)
@@ -99,7 +99,7 @@ class TestWithinAWindow:
         assert grant(after, 64, NOW)[1].wait == pytest.approx(LOT_SECONDS, rel=0.05)
 
     def test_others_requests_slow_us_down(self) -> None:
-        """What other clients use is missing from what is left, so our permits come further apart."""
+        """Other clients' use reduces what is left, so our permits come further apart."""
         alone, shared = known(200, 199, 60.0), known(200, 99, 60.0)
         assert grant(grant(shared, 1, NOW)[0], 1, NOW)[1].wait == pytest.approx(
             2 * grant(grant(alone, 1, NOW)[0], 1, NOW)[1].wait, rel=0.02
@@ -118,7 +118,7 @@ class TestWithinAWindow:
         assert learn(budget, answered(31.0, rate(200, 0, 28.5))).ends_at == pytest.approx(NOW + 59.5)
 
     def test_what_is_under_way_counts(self) -> None:
-        """Permits that were handed out and not yet answered are not handed out again."""
+        """Permits that were granted and not answered yet are not granted again."""
         budget, at = known(3, 2, 60.0), NOW
         for _ in range(2):
             budget, granted = grant(budget, 1, at)
@@ -127,7 +127,7 @@ class TestWithinAWindow:
         assert grant(budget, 1, NOW + 59.9)[1].permits == 0
 
     def test_unused_permits_can_be_had_again_at_once(self) -> None:
-        """Who gives back permits leaves the budget as if it had not asked."""
+        """Giving back permits leaves the budget as if they had not been asked for."""
         budget = known(12_000, 11_999, 60.0)
         taken, granted = grant(budget, 64, NOW)
         again, regranted = grant(give_back(taken, granted.permits), 64, NOW)
@@ -151,7 +151,7 @@ class TestWithinAWindow:
         assert learn(budget, answered(115, rate(200, 0, 1.0))) == budget
 
     def test_a_window_that_others_began_is_noticed(self) -> None:
-        """An answer that counts towards a later end tells that the next window has begun."""
+        """An answer that counts towards a later end shows that the next window has begun."""
         budget = known(200, 0, 60.0)
         budget = learn(budget, answered(60.1, rate(200, 150, 58.0)))
         assert budget.left == 150
@@ -166,7 +166,7 @@ class TestRefused:
     """A 429."""
 
     def test_blocks_everybody_until_its_time(self) -> None:
-        """Nobody gets a permit before the refusal's seconds are over, and then somebody does."""
+        """No permit is granted before the refusal is over, and then one is."""
         blocked = learn(known(), answered(1, rate(200, 0, 42.0), throttled_for=42))
         assert grant(blocked, 1, NOW + 1)[1].wait == pytest.approx(42)
         assert grant(blocked, 1, NOW + 42.9)[1].permits == 0
@@ -189,7 +189,7 @@ class TestWhatCanWait:
     """Spare permits, for surveys."""
 
     def test_half_of_a_window_is_left_alone(self) -> None:
-        """However often a survey asks, half of the window can be had by those that finish a create, and at once."""
+        """However often a survey asks, half of the window stays available at once for calls that finish a create."""
         budget, taken = known(200, 199, 60.0), 0
         while (asked := grant(budget, 1, NOW, spare=True))[1].permits:
             budget, taken = asked[0], taken + 1
@@ -214,7 +214,7 @@ class TestWhatCanWait:
 
 
 class TestOthers:
-    """Who shares the address."""
+    """Another client of the address."""
 
     def test_what_they_did_lately_is_left_to_them(self) -> None:
         """When others use a permit a second, that many are kept for them until the window ends."""
@@ -226,19 +226,19 @@ class TestOthers:
         assert budget.ours(NOW + 15) == pytest.approx(169 - 0.63 * 45 - 1.5 * math.sqrt(0.63 * 45), abs=3)
 
     def test_they_are_forgotten_when_they_are_gone(self) -> None:
-        """Once the answers count nobody but us, the permits are ours again."""
+        """Once the answers count only our own calls, all permits are ours again."""
         budget = known(200, 99, 60.0)
         for second in range(1, 60):
             budget = learn(budget, answered(second, rate(200, 99, 60.0 - second)))
         assert budget.ours(NOW + 59) == pytest.approx(99, abs=1)
 
     def test_they_never_get_all(self) -> None:
-        """However greedy they are, a quarter of what is left is ours: two polite clients do not starve each other."""
+        """However much others use, a quarter of what is left is ours: two polite clients do not starve each other."""
         budget = known(200, 20, 10.0)
         assert budget.ours(NOW) == pytest.approx(0.25 * budget.left)
 
     def test_our_own_requests_are_not_theirs(self) -> None:
-        """What was under way when the window began counts for us, not for others."""
+        """Calls in flight when the window began count as ours, not as others'."""
         budget, _ = grant(known(200, 0, 1.0), 1, NOW + 0.5)
         budget = learn(budget, LimiterReply(at=NOW + 2, rate=None, lost=True))
         after, granted = grant(known(12_000, 6_000, 30.0), 64, NOW + 1)
@@ -251,7 +251,7 @@ class TestOthers:
 
 
 class TestLateAnswers:
-    """Answers that were long on their way."""
+    """Answers that arrive late."""
 
     def test_a_slow_answer_does_not_begin_a_window(self) -> None:
         """Its `reset` was true when the server counted, some time between the sending and the answer."""
@@ -261,18 +261,18 @@ class TestLateAnswers:
         assert budget.used == 101
 
     def test_an_answer_from_the_last_window_is_passed_over(self) -> None:
-        """A request from before this window, whose answer tells of a window that is nearly over, is no news."""
+        """A late answer about a window that is nearly over changes nothing in this window."""
         budget, _ = grant(known(200, 0, 60.0), 1, NOW + 60)
         assert learn(budget, LimiterReply(at=NOW + 60.5, rate=rate(200, 0, 1.0), elapsed=1.0)) == budget
 
     def test_a_lost_answer_frees_its_permit(self) -> None:
-        """Whether the server counted it the next answer tells; until then nothing is held back for it."""
+        """The next answer shows whether the server counted it; until then nothing waits for it."""
         budget, _ = grant(known(200, 100, 60.0), 1, NOW)
         assert budget.left == 99
         assert learn(budget, LimiterReply(at=NOW + 1, rate=None, lost=True)).left == 100
 
     def test_a_window_of_another_length_is_noticed(self) -> None:
-        """The next window's first answer tells how long windows are, whatever was assumed before."""
+        """The next window's first answer shows how long windows are, whatever was assumed before."""
         budget = known(100, 90, 7.0)
         assert budget.period == DEFAULT_PERIOD
         budget, _ = grant(budget, 1, NOW + 7)
@@ -280,7 +280,7 @@ class TestLateAnswers:
 
 
 class TestForgetting:
-    """A limit that headers taught, at a server that says nothing of it any more."""
+    """A limit that was learned from headers, at a server that stops sending them."""
 
     def test_a_window_of_answers_without_headers_ends_it(self) -> None:
         """Where answers lack the headers for a whole window there is no limiter any more."""
@@ -299,7 +299,7 @@ class TestForgetting:
         assert learn(budget, answered(100, None)).metered
 
     def test_a_limit_that_only_refusals_taught_stays(self) -> None:
-        """A proxy that strips the headers does not end the limit that it hides."""
+        """A proxy that strips the headers does not end the limit."""
         budget = learn(Budget(), answered(0, None, throttled_for=60))
         for minute in range(1, 6):
             budget = learn(budget, answered(60 * minute, None))
@@ -340,7 +340,7 @@ class TestWithoutHeaders:
     start=st.sampled_from([Budget(), Budget(metered=False), fixed(200, 60.0), fixed(1, 0.5)]),
 )
 def test_nothing_ever_hangs(steps: list[tuple[str, int, float, float]], start: Budget) -> None:
-    """Whatever is said, resets beyond reason too: no more than was wanted, or a wait that is positive and finite."""
+    """Whatever answers say, even absurd resets: no more permits than wanted, or a positive and finite wait."""
     budget, now = start, NOW
     for step, number, share, reset in steps:
         match step:
@@ -476,13 +476,13 @@ def test_minutes_of_more_work_than_the_limit_allows(limit: int, workers: int, la
     assert len(steady) >= 0.9 * limit * (WINDOWS - 2)
     # At the edge of a window a lot or two may come too early: two in a hundred at most, or two a window.
     assert len(run.limiter.refused) <= max(2 * WINDOWS, 0.02 * len(run.limiter.accepted))
-    # No window hands out more than its limit and what the edge of the window lets through early.
-    edge = 2 + limit / 60 * (1 + 2 * latency)  # reset is a second coarse, and answers are under way
+    # No window grants more than its limit plus what the margin of the window lets through early.
+    edge = 2 + limit / 60 * (1 + 2 * latency)  # reset has whole seconds, and answers are delayed
     granted = sorted(run.granted)
     for begin in range(0, 60 * (WINDOWS - 1), 5):
         there = bisect_left(granted, NOW + begin + 60) - bisect_left(granted, NOW + begin)
         assert there <= limit + 2 * edge
-    # Each worker asks no more often than the pace or a few times a second.
+    # Each worker asks no more often than the pace, or a few times a second.
     often = max(2 * limit / 60 + 1, 2 / LOT_SECONDS) + PROBE_TIMEOUT / PROBE_POLL / (WINDOWS * 60)
     assert run.asked <= workers * often * WINDOWS * 60
 
@@ -490,9 +490,9 @@ def test_minutes_of_more_work_than_the_limit_allows(limit: int, workers: int, la
 @pytest.mark.parametrize("workers", [1, 8])
 @pytest.mark.parametrize("seed", range(3))
 def test_other_clients_get_most_of_their_half(workers: int, seed: int) -> None:
-    """Where others ask for half of the limit all of it is used, and they get four fifths of what they ask for.
+    """If others ask for half of the limit, all of it is used, and they get four fifths of what they ask for.
 
-    The pace counts on nobody else for the rest of the window, so the permits are gone in its last eighth.
+    The pace expects no others for the rest of the window, so the permits are used up in its last eighth.
     """
     run = Run(Limiter(200, 60.0), workers=workers, latency=0.5, others=100 / 60, seed=seed)
     run.until(NOW + WINDOWS * 60)
@@ -525,7 +525,7 @@ def test_in_virtual_time_the_budget_is_used_up(scenario: Scenario) -> None:
 
 @pytest.mark.parametrize("name", ["others take half", "others take half, evenly", "others come and go"])
 def test_in_virtual_time_others_are_left_in_peace(name: str) -> None:
-    """Whoever uses half of the address gets it, and the rest is ours."""
+    """Another client that uses half of the address gets it, and the rest is ours."""
     result, _ = simulate(next(scenario for scenario in SCENARIOS if scenario.name == name))
     assert result.ours >= 0.95
     assert result.hurt <= 0.02
@@ -540,7 +540,7 @@ def test_in_virtual_time_two_fleets_share() -> None:
 
 
 class TestAllowed:
-    """What an operator allows while workers run."""
+    """An operator's limit while workers run."""
 
     @given(
         permits=st.integers(1, 6000),
@@ -548,7 +548,7 @@ class TestAllowed:
         start=st.sampled_from([Budget(metered=False), fixed(6000, 60.0), fixed(60, 60.0)]),
     )
     def test_never_more_than_its_pace(self, permits: int, asked: list[tuple[float, int, int]], start: Budget) -> None:
-        """Whoever asks when, and gives back what: no more than the pace, and what is handed out at once, is used."""
+        """With any calls and returns, use stays within the pace plus one lot."""
         allowance = Allowance(permits, 60.0)
         budget, now, used = start, NOW, 0
         for pause, wanted, unused in asked:
@@ -561,7 +561,7 @@ class TestAllowed:
             assert used <= (now - NOW + LOT_SECONDS) / allowance.spacing + allowance.lot + 1e-6
 
     def test_its_pace_is_reached(self) -> None:
-        """Who asks when told to gets all of it, where no limiter is slower."""
+        """A worker that asks when told to gets all permits, if no limiter is slower."""
         budget, now, used, allowance = Budget(metered=False), NOW, 0, Allowance(600, 60.0)
         while now < NOW + 60.0:
             budget, granted = grant(budget, 64, now, allowance=allowance)
@@ -578,7 +578,7 @@ class TestAllowed:
         assert soon.permits or soon.wait <= 1.0
 
     def test_the_limiter_is_never_exceeded(self) -> None:
-        """What the answers said bounds what is handed out, however much is allowed."""
+        """The answers' limit bounds the grants, however much the operator allows."""
         budget, used, now = known(limit=60, remaining=59), 0, NOW
         while now < NOW + 59.0:
             budget, granted = grant(budget, 64, now, allowance=Allowance(6000, 60.0))

@@ -34,7 +34,7 @@ class Tags(HTMLParser):
 
 
 def planted(foreign: str) -> View:
-    """A page that shows this text wherever it shows one from outside."""
+    """Return a page with this text in the place of every foreign text."""
     usual = a_troubled_status()
     status = replace(
         usual,

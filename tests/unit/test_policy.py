@@ -53,7 +53,7 @@ from tests.support.builders import (
 
 RULES = Rules()
 
-# What any call can meet on its way.
+# Results that any call can have.
 ON_THE_WAY: Final = {Result.THROTTLED, Result.TOKEN_TROUBLE, Result.MISCONFIGURED, Result.UNKNOWN, Result.NOT_SENT}
 REFUSALS: Final = {
     *(Result.FORBIDDEN, Result.NOT_IN_PROJECT, Result.FOREIGN_PROJECT),
@@ -142,7 +142,7 @@ def observations(action: Action) -> st.SearchStrategy[Observation]:
 
 
 def _about(seen: Observation) -> Observation:
-    """What was to be removed or inspected is told with whatever that met."""
+    """The subject of a removal or an inspection is reported with its result."""
     return seen if seen.connection else replace(seen, connection=a_connection())
 
 
@@ -154,7 +154,7 @@ def _seen(seen: Result, connection: Connection) -> Observation:
 def decided(
     claim: Claim, action: Action, seen: Result | Observation, context: DecisionContext | None = None
 ) -> Decision:
-    """What the policy says under the usual rules; a removal's observation carries what was to be removed."""
+    """Decide under the usual rules; the observation of a removal names its subject."""
     shown = an_observation(seen) if isinstance(seen, Result) else seen
     if action in ABOUT:
         shown = _about(shown)
@@ -169,7 +169,7 @@ class TestAnything:
     def test_there_is_an_answer(
         self, data: st.DataObject, action: Action, claim: Claim, context: DecisionContext, ruled: Rules
     ) -> None:
-        """Each observation that a call can make is decided, with a pause that is finite and a reason that is told."""
+        """Each possible observation leads to a decision with a finite pause and a reason."""
         seen = data.draw(observations(action))
         if action in CHANGING:
             claim = replace(
@@ -178,7 +178,7 @@ class TestAnything:
         match decide(claim, action, seen, rules=ruled, context=context):
             case Retry(delay=delay):
                 assert 0 <= delay <= max(45.0, ruled.cap)
-            case Remove():  # or it was found gone: then it is forgotten, and looked up before it is made again
+            case Remove():  # or it was found gone: then the record is cleared, and it is looked up first
                 assert claim.request.absent or claim.request.looks_up_first
             case Fail(message=message):
                 assert message
@@ -208,7 +208,7 @@ class TestAnything:
     @pytest.mark.parametrize(("action", "seen"), SITUATIONS)
     @pytest.mark.parametrize("works", [True, False])
     def test_a_doubt_is_never_forgotten(self, action: Action, seen: Result, works: bool) -> None:
-        """Whoever is tried again, or fails, after a lost answer still has it, whatever the later attempt met."""
+        """A request keeps its doubt through retries and failures, whatever the later attempt's result."""
         claim = a_doubted_claim()
         decision = decided(claim, action, seen, a_moment(target_works=works))
         if isinstance(decision, Retry | Fail):
@@ -227,7 +227,7 @@ class TestUnknown:
     def test_is_never_called_a_failure_or_repeated_blindly(
         self, claim: Claim, context: DecisionContext, ruled: Rules
     ) -> None:
-        """What follows remembers the doubt, so that the next attempt begins with a look-up."""
+        """The following steps keep the doubt, so the next attempt begins with a look-up."""
         seen = an_observation(Result.UNKNOWN)
         assert is_evidence(seen)
         claim = with_doubt(claim, a_sent_create(claim.request))
@@ -251,7 +251,7 @@ class TestUnknown:
         assert not isinstance(decision, Fail) or decision.code is ErrorCode.OUTCOME_UNKNOWN
 
     def test_a_late_commit_is_waited_for(self) -> None:
-        """Half a second passes at the least before it is looked up: a create that was cut off may still be at work."""
+        """At least half a second passes before the look-up, because a create that was cut off may still be running."""
         for attempt, works in product((1, 2, 9), (True, False)):
             decision = decided(
                 a_claim(attempt=attempt), Action.CREATE, Result.UNKNOWN, a_moment(jitter=0, target_works=works)
@@ -260,7 +260,7 @@ class TestUnknown:
             assert decision.delay >= 0.5
 
     def test_counts_only_where_others_get_through(self) -> None:
-        """A row that the server cannot digest fails in the end; an outage fails nobody."""
+        """A row that the server cannot handle fails in the end; an outage fails nobody."""
         tired = a_claim(failures=RULES.max_attempts - 1)
         own = decided(tired, Action.CREATE, Result.UNKNOWN, a_moment(target_works=True))
         outage = decided(tired, Action.CREATE, Result.UNKNOWN, a_moment(target_works=False))
@@ -269,7 +269,7 @@ class TestUnknown:
         assert not outage.counted
 
     def test_nothing_found_means_that_it_is_made_again(self) -> None:
-        """After the look-up found nothing the same name is created again."""
+        """If the look-up finds nothing, the same name is created again."""
         assert decided(a_doubted_claim(), Action.LOOK_UP, Result.ABSENT) == Do(action=Action.CREATE)
 
     def test_who_has_no_doubt_is_not_looked_up(self) -> None:
@@ -279,7 +279,7 @@ class TestUnknown:
 
 
 class TestNobodysFault:
-    """What is no fault of the row."""
+    """Trouble that is not the row's fault."""
 
     @given(claim=claims, context=moments, ruled=rules)
     @pytest.mark.parametrize("seen", NOBODYS_FAULT)
@@ -318,14 +318,14 @@ class TestNobodysFault:
 
 
 class TestOwnFault:
-    """What is the row's own trouble."""
+    """Trouble of the row itself."""
 
     @pytest.mark.parametrize("seen", [Result.KEY_REFUSED, Result.FORBIDDEN, Result.PROJECT_MISSING])
     @given(context=moments, ruled=rules, pace=st.floats(0, 3600))
     def test_ends_after_the_attempts_that_the_settings_allow(
         self, seen: Result, context: DecisionContext, ruled: Rules, pace: float
     ) -> None:
-        """Counted failures end in a failure after `max_attempts` at the latest, and not before a second look."""
+        """Counted failures end in a failure after `max_attempts` at the latest, and not before a second attempt."""
         claim, times = a_claim(), 0
         while True:
             times += 1
@@ -357,7 +357,7 @@ class TestOwnFault:
         assert decided(a_claim(failures=7, since=at(-600)), Action.CREATE, seen) == Fail(code=code, message=seen.value)
 
     def test_a_fresh_grant_is_waited_for(self) -> None:
-        """A missing permission is not final before a grant has had fifteen seconds to show."""
+        """A missing permission is not final before a new grant has had fifteen seconds to show."""
         claim = a_claim(failures=5, streak=5, streak_of=ErrorCode.PERMISSION_DENIED)
         early = decided(claim, Action.CREATE, Result.FORBIDDEN, a_moment(now=at(14)))
         late = decided(claim, Action.CREATE, Result.FORBIDDEN, a_moment(now=at(15)))
@@ -365,7 +365,7 @@ class TestOwnFault:
         assert isinstance(late, Fail)
 
     def test_each_kind_of_trouble_has_its_own_patience(self) -> None:
-        """A key that is refused for the first time is not final because a permission was missing before."""
+        """A key's first refusal is not final just because a permission was missing before."""
         claim = a_claim(failures=2, streak=2, streak_of=ErrorCode.PERMISSION_DENIED, since=at(-60))
         assert isinstance(decided(claim, Action.CREATE, Result.KEY_REFUSED), Retry)
         again = a_claim(failures=4, streak=2, streak_of=ErrorCode.CREDENTIAL_REFUSED, since=at(-60))
@@ -410,6 +410,29 @@ class TestOwnFault:
         decision = decided(a_claim(), Action.CREATE, Result.KEY_REFUSED, replace(context, jitter=0.0))
         assert isinstance(decision, Retry)
         assert decision.delay == DOUBT_PAUSE / 2
+
+
+class TestEditedKey:
+    """The credential was edited while an earlier create was in doubt, and that one is found to have made it."""
+
+    CLAIM = a_doubted_claim(a_request(edits=Edits(credential=True)))
+
+    @pytest.mark.parametrize("action", [Action.LOOK_UP, Action.IDENTIFY])
+    def test_what_is_ours_gets_it(self, action: Action) -> None:
+        """It was made with the key from before; unless it is to be cancelled, or is recorded, it is updated."""
+        made = a_connection()
+        found = replace(an_observation(Result.FOUND), connection=made)
+        assert decided(self.CLAIM, action, found) == Do(action=Action.UPDATE, connection=made)
+        plain = replace(self.CLAIM, request=a_request())
+        for other in (plain, replace(self.CLAIM, cancelled=True)):
+            assert decided(other, action, found) == Succeed(connection=made, adopted=False)
+
+    def test_the_update_makes_it_no_stranger(self) -> None:
+        """What was updated for such a request is its own: a removal may delete it."""
+        made = a_connection()
+        updated = replace(an_observation(Result.UPDATED), connection=made)
+        assert decided(self.CLAIM, Action.UPDATE, updated) == Succeed(connection=made, adopted=False)
+        assert decided(self.CLAIM, Action.REPLACE, updated) == Succeed(connection=made, adopted=True)
 
 
 class TestConflict:
@@ -480,13 +503,13 @@ class TestWrongScope:
     """The server made the connection outside the project."""
 
     def test_it_is_looked_at_first(self) -> None:
-        """An answer without a project proves nothing yet: what it named is looked up by its id."""
+        """An answer without a project proves nothing yet: the connection it names is looked up by id."""
         assert decided(a_claim(), Action.CREATE, Result.WRONG_SCOPE) == Do(
             action=Action.INSPECT, connection=a_connection()
         )
 
     def test_it_is_deleted_again(self) -> None:
-        """What was certainly made in the wrong place, by us, does not stay there."""
+        """A connection that we certainly made in the wrong place is removed."""
         wrong = a_connection(project_id=None)
         seen = an_observation(Result.FOUND, connection=wrong)
         assert decided(a_doubted_claim(), Action.INSPECT, seen) == Do(action=Action.REMOVE, connection=wrong)
@@ -525,7 +548,7 @@ class TestWrongScope:
         assert isinstance(decided(a_doubted_claim(), Action.INSPECT, seen, a_moment(now=at(REMOVE_FOR))), Retry)
 
     def test_what_cannot_be_looked_at_needs_a_person(self) -> None:
-        """Without the permission to read it nobody knows where it is."""
+        """Without the permission to read it, its place is unknown."""
         decision = decided(a_doubted_claim(), Action.INSPECT, Result.FORBIDDEN)
         assert isinstance(decision, Fail)
         assert decision.code is ErrorCode.WRONG_SCOPE
@@ -548,12 +571,12 @@ class TestWrongScope:
 
 
 class TestCancelled:
-    """The request was called off while an attempt was in doubt."""
+    """The request was cancelled while an attempt was in doubt."""
 
     cancelled: Final = a_doubted_claim(cancelled=True)
 
     def test_a_connection_that_it_made_is_recorded(self) -> None:
-        """A cancelled request keeps what it has made."""
+        """A cancelled request keeps the connection that it made."""
         assert decided(self.cancelled, Action.LOOK_UP, Result.FOUND) == Succeed(connection=a_connection())
 
     @pytest.mark.parametrize("choice", OnConflict)
@@ -570,16 +593,16 @@ class TestCancelled:
             assert not isinstance(decided(self.cancelled, Action.LOOK_UP, seen, context), Do)
 
     def test_another_apps_connection_ends_it(self) -> None:
-        """A name that another app has proves that the request made nothing, so it is cancelled, not failed."""
+        """A name that another app has proves that the request made nothing, so it is cancelled instead of failed."""
         assert decided(self.cancelled, Action.LOOK_UP, Result.OTHER_APP) == Cancel()
 
     def test_nothing_found_ends_it(self) -> None:
-        """Once a late commit would show, what is not there was never made."""
+        """Once a late commit would be visible, a missing connection was never made."""
         assert decided(self.cancelled, Action.LOOK_UP, Result.ABSENT, a_moment(now=at(3600))) == Cancel()
 
     @given(st.integers(0, 100))
     def test_it_is_looked_up_again_while_something_may_still_come(self, seconds: int) -> None:
-        """Nobody looks once it is cancelled, so that is recorded only when no create in doubt can still succeed."""
+        """Nothing looks after a cancellation, so that is recorded only when no create in doubt can still succeed."""
         (sent,) = self.cancelled.doubt
         now = sent.ended_at + timedelta(seconds=seconds)
         decision = decided(self.cancelled, Action.LOOK_UP, Result.ABSENT, a_moment(now=now))

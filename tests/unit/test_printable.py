@@ -40,7 +40,7 @@ NASTY = st.sampled_from(
 )
 FOREIGN = st.lists(st.one_of(NASTY, st.text(max_size=8)), max_size=6).map("".join)
 STORABLE = FOREIGN.filter(lambda text: text.isascii() or not re.search(r"[\ud800-\udfff]", text))
-OURS = re.compile(r"\x1b\[[0-9;]*m")  # colours, which a console adds by itself
+OURS = re.compile(r"\x1b\[[0-9;]*m")  # colours, which a console adds itself
 
 
 @given(FOREIGN)
@@ -56,7 +56,7 @@ def test_a_line_is_printable(text: str) -> None:
 
 @given(st.dictionaries(STORABLE, st.one_of(STORABLE, st.integers(), st.none())))
 def test_json_keeps_its_data(document: dict[str, object]) -> None:
-    """What is not printable is escaped, so a program reads what was there."""
+    """Unprintable characters are escaped, so that a program reads the original."""
     shown = printable_json(json.dumps(document, ensure_ascii=False, indent=1))
     assert json.loads(shown) == document
     assert all(letter.isprintable() or letter == "\n" for letter in shown)
@@ -64,7 +64,7 @@ def test_json_keeps_its_data(document: dict[str, object]) -> None:
 
 @given(FOREIGN)
 def test_what_commands_say(text: str) -> None:
-    """Every way of saying something takes out what a terminal would obey; errors keep to their line."""
+    """Every output function removes what a terminal would obey; errors stay on one line."""
     out, err = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err):
         say(text)
@@ -77,7 +77,7 @@ def test_what_commands_say(text: str) -> None:
 
 @given(before=FOREIGN, key=st.from_regex(r"sk-[A-Za-z0-9_-]{6,80}", fullmatch=True))
 def test_errors_repeat_no_key(before: str, key: str) -> None:
-    """An API key that was pasted in the wrong place is not in the error that tells of it, wherever that is cut."""
+    """An API key that was pasted in the wrong place is not in the error about it, wherever that is cut."""
     for text in (f"{before} {key}", f"{'x ' * 720}{key} {'y ' * 300}"):
         err = io.StringIO()
         with redirect_stderr(err):

@@ -16,7 +16,7 @@ WELL = Vitals(worker=7, moves=100, lease_good=True, database_away=False, stoppin
 
 
 def health(silent: int = 1, *, poll: float = 1.0, **changes: Any) -> Health:
-    """The health of a worker that is well but for the changes; its maintenance has done nothing for so many looks."""
+    """The health of a worker after a number of observations without any progress."""
     seen = Health(lambda: replace(WELL, **changes), poll=poll)
     for _ in range(silent + 1):
         seen.look()
@@ -24,20 +24,20 @@ def health(silent: int = 1, *, poll: float = 1.0, **changes: Any) -> Health:
 
 
 def test_a_worker_at_work_is_well_and_ready() -> None:
-    """Nothing ails it and nothing is missing, before the first look either."""
+    """Everything is fine, even before the first observation."""
     assert (health().ailment(), health().absence()) == ("", "")
     assert Health(lambda: WELL, poll=1.0).ailment() == ""
 
 
 def test_maintenance_that_stopped_is_an_ailment() -> None:
-    """Half a minute of looks that see nothing happen means that the worker has to be restarted."""
+    """Half a minute of observations without progress means that the worker must be restarted."""
     assert health(30).ailment() == ""
     assert health(31).ailment() == "maintenance has not run for 31 s"
     assert health(31).absence() == "maintenance has not run for 31 s"
 
 
 def test_whatever_maintenance_does_is_a_sign_of_life() -> None:
-    """A round that takes minutes because each of its statements does is no reason to restart anything."""
+    """A round that takes minutes because its statements are slow is no reason for a restart."""
     vitals = WELL
     seen = Health(lambda: vitals, poll=1.0)
     for number in range(300):
@@ -55,7 +55,7 @@ def test_whatever_maintenance_does_is_a_sign_of_life() -> None:
 
 @in_virtual_time
 async def test_it_looks_each_second() -> None:
-    """Only looks count: a process that stood still, for want of time, is asked the moment it goes on, and is well."""
+    """Only observations count: a process that was frozen is healthy when it is asked the moment it continues."""
     seen = Health(lambda: WELL, poll=1.0)
     looking = asyncio.create_task(seen.watch())
     await asyncio.sleep(30.5)
@@ -72,14 +72,14 @@ def test_leisurely_maintenance_is_given_its_time() -> None:
 
 
 def test_a_database_that_is_away_is_no_ailment() -> None:
-    """Restarting does not bring a database back: the worker lives on, whatever else stands still, but is not ready."""
+    """A restart does not bring a database back: the worker stays alive, but is not ready."""
     gone = health(1000, database_away=True, lease_good=False)
     assert gone.ailment() == ""
     assert gone.absence() == "the database cannot be reached; trying again"
 
 
 def test_an_absence_gives_maintenance_its_time_anew() -> None:
-    """What stood still while the database was away has only begun to be silent when it is back."""
+    """If maintenance paused while the database was away, its silence starts counting when the database is back."""
     vitals = WELL
     seen = Health(lambda: vitals, poll=1.0)
     for away in (False, True, False):
@@ -90,14 +90,14 @@ def test_an_absence_gives_maintenance_its_time_anew() -> None:
 
 
 def test_a_lease_that_ran_out_is_no_ailment() -> None:
-    """Whoever had no time to renew it takes a new one without a restart, and takes nothing on before."""
+    """A worker that had no time to renew its lease takes a new one without a restart, and nothing before that."""
     late = health(lease_good=False)
     assert (late.ailment(), late.absence()) == ("", "the lease has expired and was not renewed")
 
 
 @pytest.mark.parametrize("lease_good", [True, False])
 def test_a_worker_that_stops_is_well_and_not_ready(lease_good: bool) -> None:
-    """Nobody kills a worker that lets its last requests end."""
+    """A worker that finishes its last requests is not killed."""
     stopping = health(stopping=True, lease_good=lease_good)
     assert (stopping.ailment(), stopping.absence()) == ("", "stopping")
 

@@ -1,4 +1,4 @@
-"""What a message names can be copied and run."""
+"""Commands in messages can be copied and run."""
 
 from __future__ import annotations
 
@@ -44,6 +44,6 @@ def test_the_program_is_named_as_it_can_be_called(
 
 
 def test_a_module_is_named_with_its_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who runs it as a module may have no script."""
+    """A user who runs the module may have no script."""
     monkeypatch.setattr(sys, "argv", [str(Path(__file__).parents[2] / "provisioner" / "__main__.py")])
     assert program() == f"{sys.executable} -m provisioner"

@@ -38,7 +38,7 @@ def a_project(cause: Cause = OUTSIDE, **changes: object) -> QuarantinedProject:
 
 
 def test_the_first_refusal_quarantines() -> None:
-    """One refusal is enough; only a permission that is missing has a probe, for a list tells the rest."""
+    """One refusal is enough; only a missing permission has a probe, because a list shows the rest."""
     assert refused(None, OUTSIDE, "no", at(3)) == a_project(since=at(3))
     assert refused(None, DENIED, "no", at(3)) == a_project(DENIED, since=at(3), probe_at=at(3) + FIRST_PROBE)
 
@@ -65,7 +65,7 @@ def test_probes_become_rare() -> None:
 
 
 def test_those_due_for_longest_are_probed_first() -> None:
-    """Only permissions that are missing are probed, and no more than asked for."""
+    """Only missing permissions are probed, up to the given number."""
     projects = {
         "late": a_project(DENIED, probe_at=at(3)),
         "early": a_project(DENIED, probe_at=at(1)),
@@ -110,7 +110,7 @@ def test_probes_of_a_target_keep_a_distance_until_one_passes(passed: bool, expec
 def test_a_list_releases_who_joined_and_quarantines_who_did_not(
     joined: set[str], wanted: set[str], accepted: set[str], outside: set[str], denied: set[str], unconfirmed: set[str]
 ) -> None:
-    """Never is a joined project quarantined, never one released for a role, and a list with a gap holds nobody."""
+    """A joined or released project is never quarantined by a list, and an incomplete list quarantines nothing."""
     projects = {id_: a_project(DENIED) for id_ in denied} | {
         id_: a_project(confirmed=id_ not in unconfirmed) for id_ in outside - denied
     }

@@ -1,4 +1,4 @@
-"""Few creates at first in projects that nobody knows."""
+"""Creates in unknown projects are limited at first."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from provisioner.worker.project_trials import IDLE, ProjectTrials
 
 
 class Trying:
-    """Requests that want to be created, of which some have been let in."""
+    """Requests that wait for their creates, some of which were admitted."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -23,12 +23,12 @@ class Trying:
         return await self._settled()
 
     async def end(self, project: str, request: int, *, passed: bool | None) -> list[int]:
-        """One has ended; returns those that are let in for it."""
+        """End one; return those admitted as a result."""
         self._trials.leave(project, request, passed=passed)
         return await self._settled()
 
     def give_up(self) -> None:
-        """Nobody waits any more."""
+        """End all waits."""
         for task in self._tasks:
             task.cancel()
 
@@ -65,7 +65,7 @@ async def test_the_pace_doubles_with_every_answer() -> None:
 
 
 async def test_one_at_a_time_leaves_for_a_project() -> None:
-    """However many are in flight for it; once it is known all leave together."""
+    """However many are waiting for it, once the project is known all are admitted together."""
     trying = Trying()
     for number in range(5):
         await trying.ask((str(number), number))
@@ -77,7 +77,7 @@ async def test_one_at_a_time_leaves_for_a_project() -> None:
 
 
 async def test_after_a_rest_it_begins_anew() -> None:
-    """What is asked for later may be of another kind."""
+    """Later requests may be for other kinds of projects."""
     trying = Trying()
     for number in range(5):
         await trying.ask((str(number), number))

@@ -1,4 +1,4 @@
-"""Which projects are meant, and what a list of them says."""
+"""The selection of projects, and the interpretation of lists."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def test_an_untold_type_is_any() -> None:
 
 
 def test_each_project_is_chosen_once_and_by_name() -> None:
-    """What is listed twice counts once, and the order is the same each time."""
+    """Duplicates count once, and the order is stable."""
     twice = [SeenProject(B, "b"), SeenProject(A, "C"), SeenProject(B, "b")]
     assert chosen(twice, ProjectFilter()) == [SeenProject(B, "b"), SeenProject(A, "C")]
 
 
 def test_a_list_is_read_leniently() -> None:
-    """Fields that are missing or odd are empty, control characters and long names do no harm."""
+    """Missing or odd fields become empty; control characters and long names do no harm."""
     body = (
         b'{"projects": [{"id": "'
         + A.upper().encode()
@@ -72,6 +72,6 @@ def test_a_list_is_read_leniently() -> None:
     ],
 )
 def test_half_a_list_is_none(status: int, body: bytes, result: Result) -> None:
-    """What is missing in a list is taken for gone, so one that is not understood whole lists nothing."""
+    """A project missing in a list would count as deleted, so a list that is not fully understood is rejected."""
     seen, projects = read_projects(Reply(Expected(Action.LOOK_UP), status, JSON, body))
     assert (seen.result, projects) == (result, ())

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from provisioner.postgres.own import NARROWED
+from provisioner.postgres.access import NARROWED
 from provisioner.postgres.queries import CONNECTIONS, ROTATIONS, Words, statements
 
 FILES = sorted(
@@ -25,7 +25,7 @@ def text_of(file: str) -> str:
 @pytest.mark.parametrize("words", [CONNECTIONS, ROTATIONS], ids=lambda words: words.only)
 @pytest.mark.parametrize("file", FILES)
 class TestEveryFile:
-    """What holds for each file of statements, for each kind of request and whoever asks."""
+    """Rules for each file of statements, each kind of request and each role."""
 
     def test_gives_every_statement_by_its_name(self, file: str, words: Words, own: bool) -> None:
         """Each name leads to one bare statement: no comment, no semicolon, nothing of its neighbour."""
@@ -46,14 +46,14 @@ class TestEveryFile:
 
 @pytest.mark.parametrize("file", FILES)
 def test_every_statement_has_its_reason(file: str) -> None:
-    """Right below its name each statement, and each part, says what it is for."""
+    """Each statement and each part has its purpose right below its name."""
     for following in re.findall(r"^-- :(?:name|part) \w+\n(.*)$", text_of(file), re.MULTILINE):
         assert re.match(r"-- [A-Z].*", following)
 
 
 @pytest.mark.parametrize("file", FILES)
 def test_what_is_narrowed_has_a_view_for_that(file: str) -> None:
-    """Whoever sees their own requests alone reads `own_…` of a table that has such a view."""
+    """A role that only sees its own requests reads `own_…` of each table that has such a view."""
     listed = {CONNECTIONS.listed, ROTATIONS.listed}
     for table in re.findall(r"provisioner\.\{own\}(\w+|\{listed\})", text_of(file)):
         assert (listed if table == "{listed}" else {table}) <= set(NARROWED)
@@ -67,7 +67,7 @@ def test_what_is_narrowed_has_a_view_for_that(file: str) -> None:
     ],
 )
 def test_a_misspelt_mark_is_an_error(text: str, said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A word or a kind that nobody knows is found out when the file is read."""
+    """An unknown word or kind is detected when the file is read."""
     (tmp_path / "sql").mkdir()
     (tmp_path / "sql" / "odd.sql").write_text(f"-- :name odd\n-- Odd.\n{text}\n")
     monkeypatch.setattr("provisioner.postgres.queries.files", lambda _: tmp_path)

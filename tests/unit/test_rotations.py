@@ -76,7 +76,7 @@ def claim(attempt: int = 1, fence: int = 255, *, cancelled: bool = False) -> Cla
 
 
 def rotation(key_name: str) -> Rotation:
-    """A rotation in that place, of nobody knows whom."""
+    """A rotation in that place, made by an unknown client."""
     return Rotation(
         id=ID,
         project_id=PROJECT,
@@ -101,20 +101,20 @@ def doubting(*attempts: int) -> Claim:
 
 
 def test_it_is_looked_up_before_every_create() -> None:
-    """A second create makes a second key, so even the first one waits for a look."""
+    """A second create would make a second key, so even the first one is preceded by a look-up."""
     assert first_action(claim()) is Action.LOOK_UP
 
 
 @pytest.mark.parametrize("made_by", [1, 2, 3])
 def test_it_is_ours_by_the_mark_of_a_create_in_doubt(made_by: int) -> None:
-    """No clock and no description tells it, only the name of its key; another create's mark is another's."""
+    """Only the name of its key identifies a rotation, not a clock or a description; other marks are other creates'."""
     found = rotation(marked("Billing prod", mark_of_claim(7, made_by, 255)))
     assert is_ours(doubting(1, 2), found, marker="", clock=Reading()) is (made_by != 3)
     assert not is_ours(claim(), found, marker="here", clock=Reading())
 
 
 def test_the_others_are_said_to_be_left_behind() -> None:
-    """Every create in doubt but the one that made what is recorded may have left its key, and is named."""
+    """Every create in doubt, except the one that was recorded, may have left its key, which is named."""
     late = doubting(1, 2)
     words = late.request.left_behind(late.doubt, rotation("Billing prod #7.2-0000ff"))
     assert '"Billing prod #7.1-0000ff"' in words
@@ -159,7 +159,7 @@ def test_the_body_has_what_was_asked_for_and_nothing_else() -> None:
 
 @pytest.mark.parametrize("file", ["claim", "settle"])
 def test_no_statement_of_theirs_knows_a_credential(file: str) -> None:
-    """What ends a connection wipes its sealed key; taken over for rotations, the statement has no such column."""
+    """Statements that end a connection wipe its sealed key; for rotations they have no such column."""
     for name, sql in ROTATIONS.sql(file).items():
         assert name in {"change", "edits"} or "q.credential" not in sql, name
 
@@ -261,7 +261,7 @@ def test_refusals_of_a_create(message: str, result: Result) -> None:
 
 
 def test_names_connections_and_permission() -> None:
-    """A name that is taken is looked at, a connection that is gone is told, and the right permission is named."""
+    """A taken name is looked up, a missing connection is reported, and the right permission is named."""
     taken = read(
         400, refusal(400, "BadRequest", 'A Secret Rotation with the name "a" already exists at the secret path')
     )
@@ -283,7 +283,7 @@ def test_no_other_answer_proves_anything(body: bytes) -> None:
 
 
 def test_a_plan_spends_nothing() -> None:
-    """It is nobody's row: the retry is not counted, however often it comes."""
+    """No row is at fault: the retry is not counted, however often it happens."""
     seen = read(400, refusal(400, "BadRequest", "due to plan restriction"))
     context = DecisionContext(now=NOW, jitter=0.5, target_works=True)
     decided = decide(claim(), Action.CREATE, seen, rules=Rules(max_attempts=1), context=context)
@@ -324,7 +324,7 @@ def edited(*columns: str, attempt: int = 1) -> Claim:
 
 @given(st.sets(st.sampled_from(EDITABLE)))
 def test_an_update_has_what_was_edited_and_nothing_else(columns: set[str]) -> None:
-    """Spending is sent whole, under the name that the key has: that tells which create made the rotation."""
+    """Spending limits are sent together, with the key's present name, which tells which create made the rotation."""
     request = edited(*columns).request
     assert isinstance(request, RotationRequest)
     body = json.loads(update_body(request, marker=""))
@@ -334,7 +334,7 @@ def test_an_update_has_what_was_edited_and_nothing_else(columns: set[str]) -> No
 
 
 def as_asked(**changes: Any) -> Rotation:
-    """The rotation as claims ask for it."""
+    """The request in the form of a claim."""
     found = rotation("Billing prod #7.1-000abc")
     columns: dict[str, Any] = {"secret_name": "KEY", "interval_days": 30, "rotate_at": (2, 30), "spend_limit": 5.0}
     return replace(found, **(columns | changes))
@@ -370,7 +370,7 @@ def test_a_lost_update_is_found_out_by_a_read(columns: set[str], missing: set[st
 
 
 def test_what_is_recorded_and_gone_is_forgotten_before_it_is_made_again() -> None:
-    """A claim of what is recorded never creates: a worker that is lost over it leaves no key that nobody knows."""
+    """A claim of a recorded rotation never creates, so a lost worker leaves no unknown key."""
     for action in (Action.UPDATE, Action.CONFIRM):
         seen = Observation(result=Result.ABSENT)
         context = DecisionContext(now=NOW, jitter=0.5)
@@ -415,7 +415,7 @@ def test_a_key_that_a_removal_leaves_is_named(
     ("installation", "request_id", "ours"), [("here", 7, True), ("there", 7, False), ("here", 8, False)]
 )
 def test_the_mark_in_the_description_tells_it_too(installation: str, request_id: int, ours: bool) -> None:
-    """It proves by itself that a rotation is ours, when the evidence of its create is gone."""
+    """The mark alone proves that a rotation is ours when the evidence of its create is gone."""
     found = replace(rotation("of somebody"), description=f"chat [provisioner:{installation}:{request_id}]")
     assert is_ours(claim(), found, marker="here", clock=Reading()) is ours
     assert not is_ours(claim(), found, marker="", clock=Reading())
@@ -423,6 +423,6 @@ def test_the_mark_in_the_description_tells_it_too(installation: str, request_id:
 
 @pytest.mark.parametrize(("status", "result"), [(401, Result.KEY_NOT_ISSUED), (503, Result.MISCONFIGURED)])
 def test_keys_that_openrouter_does_not_revoke(status: int, result: Result) -> None:
-    """What it refuses is the row's own trouble; an outage of its own fails nobody."""
+    """Its refusals are the row's own trouble; its outages fail nobody."""
     said = f"Failed to delete OpenRouter API key: Request failed with status code {status}"
     assert read(400, refusal(400, "BadRequest", said), Action.REMOVE).result is result

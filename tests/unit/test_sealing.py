@@ -45,10 +45,10 @@ def sealed(pair: SealingPair, *, project_id: str = PROJECT, name: str = "openrou
 
 
 class TestOpening:
-    """What the workers do."""
+    """The workers' side."""
 
     def test_a_box_gives_its_key(self, file: Path, pair: SealingPair) -> None:
-        """What the public half sealed, the private half opens; the box does not show the key."""
+        """The private half opens what the public half sealed; the box does not show the key."""
         box = sealed(pair)
         assert BoxOpener(file).open(a_request(box)).reveal() == KEY
         assert KEY not in box
@@ -64,7 +64,7 @@ class TestOpening:
         assert KEY not in str(caught.value)
 
     def test_old_boxes_still_open(self, file: Path, pair: SealingPair) -> None:
-        """After a rotation both keys open what they sealed, also in a worker that runs already."""
+        """After a rotation both keys open what they sealed, even in a running worker."""
         opener = BoxOpener(file)
         assert opener.open(a_request(sealed(pair))).reveal() == KEY
         newer = SealingPair.generate()
@@ -73,7 +73,7 @@ class TestOpening:
         assert opener.open(a_request(sealed(pair))).reveal() == KEY
 
     def test_an_unknown_key_names_the_file(self, file: Path, pair: SealingPair) -> None:
-        """Whoever has not got the private half is told which one and where it belongs."""
+        """Without the private half, the message says which one is missing and where it belongs."""
         stranger = SealingPair.generate()
         with pytest.raises(CredentialUnreadable, match=f"no private key {stranger.key.key_id}; put it into {file}"):
             BoxOpener(file).open(a_request(sealed(stranger)))
@@ -85,7 +85,7 @@ class TestOpening:
             BoxOpener(file).open(a_request("sealed:k1:wiped"))
 
     def test_a_box_wiped_later_says_when(self, file: Path) -> None:
-        """Who retries a request long after it failed learns when its key was wiped, and what to do."""
+        """A retry long after the failure says when the key was wiped, and what to do."""
         with pytest.raises(CredentialUnreadable, match=r"wiped on 2026-03-01, .*give the row a new one"):
             BoxOpener(file).open(a_request("sealed:k1:2026-03-01:wiped"))
 
@@ -143,12 +143,12 @@ class TestKeyFile:
         assert is_private(mode, owner=owner, reader=10001) is private
 
     def test_root_itself_needs_no_group(self) -> None:
-        """Who reads as root is owner, and nobody else has to read the file."""
+        """For a reader that is root, only root may own the file, and nobody else has to read it."""
         assert not is_private(0o640, owner=0, reader=0)
         assert is_private(0o600, owner=0, reader=0)
 
     def test_a_bad_line_is_named(self, file: Path, pair: SealingPair) -> None:
-        """A damaged file is refused by the line's number; what is on the line is not shown."""
+        """A damaged file is reported by line number, without the line's contents."""
         with file.open("a") as keys:
             keys.write("k2 not-a-key\n")
         with pytest.raises(KeyFileUnusable, match="line 2") as caught:

@@ -50,7 +50,7 @@ def test_empty_is_false() -> None:
 
 
 def test_does_not_change() -> None:
-    """Nobody swaps a secret's text."""
+    """A secret's text cannot be replaced."""
     secret = Secret(TEXT)
     with pytest.raises(AttributeError):
         secret._text = "other"
@@ -60,7 +60,7 @@ def test_does_not_change() -> None:
 
 
 def test_copies_and_is_not_pickled() -> None:
-    """What holds a secret can be copied, and never leaves the process by pickling."""
+    """An object with a secret can be copied, and never leaves the process by pickling."""
     assert copy.copy(Secret(TEXT)) == Secret(TEXT)
     assert copy.deepcopy({"key": Secret(TEXT)}) == {"key": Secret(TEXT)}
     with pytest.raises(TypeError):
@@ -79,6 +79,6 @@ def test_is_a_field_of_a_model() -> None:
 
 @pytest.mark.parametrize("wrong", [5, b"bytes", ["list"], None])
 def test_is_made_of_text_only(wrong: object) -> None:
-    """A field refuses what is not text."""
+    """A field refuses values that are not text."""
     with pytest.raises(ValidationError, match="must be text"):
         Holder.model_validate({"key": wrong})

@@ -35,7 +35,7 @@ def load(cwd: Path, toml: str = "", environ: Mapping[str, str] | None = None, **
 
 
 class TestDefaults:
-    """What holds when nothing is said."""
+    """The defaults."""
 
     def test_are_those_of_the_documentation(self, here: Path) -> None:
         """The defaults are the documented ones, and each says that it is one."""
@@ -50,7 +50,7 @@ class TestDefaults:
         assert set(settings.sources().values()) == {"default"}
 
     def test_have_one_target_and_one_credential(self, here: Path) -> None:
-        """The target and the credential of the name `default` are there without being said."""
+        """The target and the credential named `default` exist without being configured."""
         settings = load(here)
         target = settings.targets["default"]
         assert (target.url, target.auth, target.max_in_flight) == ("https://us.infisical.com", "universal", "auto")
@@ -77,7 +77,7 @@ class TestPrecedence:
             assert settings.sources()["targets.default.url"] == source
 
     def test_sources_are_merged_value_by_value(self, here: Path) -> None:
-        """A source that sets one value leaves the others to the sources below it."""
+        """A source that sets one value leaves the others to lower sources."""
         settings = load(here, "[retry]\nbase = 3\ncap = 9", {"PROVISIONER_RETRY__BASE": "4"}, retry={"max_attempts": 2})
         assert (settings.retry.max_attempts, settings.retry.base, settings.retry.cap) == (2, 4.0, 9.0)
 
@@ -127,7 +127,7 @@ class TestNames:
     """Names of targets and credentials."""
 
     def test_are_compared_without_case_and_underscores(self, here: Path) -> None:
-        """One target, whatever way its name is written."""
+        """One target, however its name is written."""
         settings = load(
             here, '[targets.EU_West]\nurl = "https://a"', {"PROVISIONER_TARGETS__EU_WEST__MAX_IN_FLIGHT": "7"}
         )

@@ -1,4 +1,4 @@
-"""Whatever stands where settings come from, loading ends in settings or in one line, and no secret shows."""
+"""Whatever the sources contain, loading ends in settings or in one line, and no secret is shown."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ SECRETS = [variable(*path) for path in paths(("default",)) if is_secret(field_of
 @example({"INFISICAL_HOST": "https://a:99999"})
 @example({"PROVISIONER_SEALING__KEY_FILE": "~nobody-of-that-name/x"})
 def test_any_text_loads_or_is_a_settings_error(environ: dict[str, str]) -> None:
-    """Whatever stands in a variable, loading ends in settings or in one line that says what is wrong."""
+    """Whatever a variable contains, loading ends in settings or in one line that says what is wrong."""
     try:
         load_settings(cwd=NOWHERE, environ=environ)
     except SettingsError as error:
@@ -39,7 +39,7 @@ def test_any_text_loads_or_is_a_settings_error(environ: dict[str, str]) -> None:
 
 @given(st.text(st.characters(codec="utf-8"), max_size=20), st.text(st.characters(), max_size=9))
 def test_any_name_loads_or_is_a_settings_error(name: str, value: str) -> None:
-    """Whatever a variable is called, loading ends in settings or in one line that says what is wrong."""
+    """Whatever a variable's name, loading ends in settings or in one line that says what is wrong."""
     try:
         load_settings(cwd=NOWHERE, environ={f"PROVISIONER_{name}": value})
     except SettingsError as error:
@@ -71,7 +71,7 @@ def test_any_value_loads_or_is_a_settings_error(path: tuple[str, ...], value: ob
     breaking=st.sampled_from(["", "PROVISIONER_RETRY__BASE", "PROVISIONER_TARGETS__DEFAULT__TIMEOUT", "PROVISIONER_X"]),
 )
 def test_no_message_and_no_repr_shows_a_secret(names: list[str], ends: tuple[str, str], breaking: str) -> None:
-    """Neither an error, nor its chain, nor the settings themselves show what a secret variable holds."""
+    """Neither an error, nor its chain, nor the settings themselves show a secret variable's value."""
     planted = "planted-4711"
     environ = dict.fromkeys(names, f"{ends[0]}{planted}{ends[1]}") | ({breaking: "x"} if breaking else {})
     try:

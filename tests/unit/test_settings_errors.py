@@ -1,4 +1,4 @@
-"""What is wrong with the settings is said in one line that names the setting and shows no secret."""
+"""An error of the settings is one line that names the setting and shows no secret."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,14 +12,14 @@ NOWHERE = Path("/nonexistent")
 
 
 def problem(environ: Mapping[str, str] | None = None, **overrides: object) -> str:
-    """Return what loading complains about."""
+    """Return the error message of loading."""
     with pytest.raises(SettingsError) as error:
         load_settings(cwd=NOWHERE, environ=environ or {}, overrides=overrides)
     return str(error.value)
 
 
 def problem_in_file(folder: Path, content: str | bytes) -> str:
-    """Return what loading complains about when this is the settings file."""
+    """Return the error message of loading this settings file."""
     path = folder / "s.toml"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(SettingsError) as error:
@@ -28,7 +28,7 @@ def problem_in_file(folder: Path, content: str | bytes) -> str:
 
 
 class TestUnknown:
-    """What is no setting."""
+    """Names that are not settings."""
 
     @pytest.mark.parametrize(
         ("given_name", "meant"),
@@ -63,11 +63,11 @@ class TestUnknown:
         assert problem_in_file(tmp_path, toml) == f"{named} in s.toml is not a setting; did you mean {meant}?"
 
     def test_option_is_named(self) -> None:
-        """What the command line hands over is checked alike."""
+        """Settings on the command line are checked in the same way."""
         assert problem(listen={"adress": "off"}).startswith("listen.adress on the command line is not a setting")
 
     def test_variables_that_kubernetes_sets_are_no_settings(self) -> None:
-        """A Kubernetes service called `provisioner` stops nobody."""
+        """A Kubernetes service called `provisioner` does no harm."""
         tcp = "PROVISIONER_PORT_9464_TCP"
         names = ["PROVISIONER_SERVICE_HOST", "PROVISIONER_SERVICE_PORT_METRICS", "PROVISIONER_PORT", tcp, f"{tcp}_ADDR"]
         assert set(load_settings(cwd=NOWHERE, environ=dict.fromkeys(names, "x")).sources().values()) == {"default"}
@@ -80,7 +80,7 @@ class TestUnknown:
 
 
 class TestUnreadable:
-    """What cannot be read."""
+    """Files that cannot be read."""
 
     def test_file_that_was_asked_for_is_named(self) -> None:
         """A settings file that is not there is an error when somebody named it."""
@@ -99,7 +99,7 @@ class TestUnreadable:
 
     @pytest.mark.parametrize("path", ["/no/such", "/", "planted-4711", "planted\0" * 3, "planted" * 1000])
     def test_secrets_file_is_named_by_its_variable_only(self, path: str) -> None:
-        """The variable is named, not what it holds: that may be the secret itself."""
+        """The message names the variable and not its value, which may be the secret itself."""
         text = problem({"INFISICAL_TOKEN_FILE": path})
         assert text.startswith("INFISICAL_TOKEN_FILE names a file that ")
         assert "planted" not in text
@@ -180,7 +180,7 @@ class TestUnusable:
         assert problem_in_file(tmp_path, toml).startswith(text)
 
     def test_several_problems_are_all_told(self) -> None:
-        """Whoever fixes one setting hears of the others at once."""
+        """All problems are reported at once."""
         text = problem({"PROVISIONER_LOG__LEVEL": "loud", "PROVISIONER_RETRY__CAP": "x", "INFISICAL_HOST": "h"})
         assert [part.split()[0] for part in text.split("; ")] == [
             "INFISICAL_HOST",
@@ -204,7 +204,7 @@ class TestUnusable:
 
 
 class TestTogether:
-    """Settings that cannot work together."""
+    """Settings that contradict each other."""
 
     @pytest.mark.parametrize(
         ("environ", "text"),
@@ -241,7 +241,7 @@ def test_a_mistaken_secret_is_not_shown_either() -> None:
 
 
 def test_a_usual_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    """Even the file that nobody asked for is an error when it is there and cannot be read."""
+    """Even the default file is an error if it exists and cannot be read."""
     (tmp_path / "config/provisioner.toml").mkdir(parents=True)
     with pytest.raises(SettingsError, match=r"config/provisioner.toml cannot be read: Is a directory"):
         load_settings(cwd=tmp_path, environ={})

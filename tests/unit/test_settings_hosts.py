@@ -1,4 +1,4 @@
-"""Where Infisical is, through what it is reached, and that each is one target: from the ecosystem's own variables."""
+"""Infisical's address and proxy, and one target for each: from the ecosystem's own variables."""
 
 import pytest
 from hypothesis import given, strategies as st
@@ -19,7 +19,7 @@ TWO = {
 @pytest.mark.parametrize("name", HOSTS)
 @pytest.mark.parametrize("end", ["", "/", "/api", "/api/"])
 def test_each_name_of_the_host_is_read(name: str, end: str) -> None:
-    """What Infisical's command line reads says where the secret goes: nothing goes to the cloud by default."""
+    """The variables of Infisical's command line determine where the secret goes, never the cloud by default."""
     settings = load_settings(environ={name: f"{OWN}{end}", "INFISICAL_UNIVERSAL_AUTH_CLIENT_ID": "c"})
     assert settings.targets["default"].url == OWN
     assert settings.sources()["targets.default.url"] == f"environment {name}"
@@ -117,7 +117,7 @@ def test_exceptions_from_the_proxy_are_understood(variable: str, excepted: str, 
 
 @given(excepted=st.text(), url=st.text() | st.sampled_from([OWN, "https://[fd00::1]", "https://10.1.2.3"]))
 def test_any_exception_is_read(excepted: str, url: str) -> None:
-    """Whatever stands in these variables raises nothing."""
+    """Whatever these variables contain, nothing raises."""
     found = proxy_for(url, {"HTTPS_PROXY": PROXY, "NO_PROXY": excepted})
     assert found in (None, (PROXY, "HTTPS_PROXY"))
 
@@ -140,7 +140,7 @@ def test_a_target_takes_the_environments_proxy_unless_it_has_its_own() -> None:
 
 @pytest.mark.parametrize("value", ["socks5://proxy:1080", "http://", "http://a b", "http://proxy:99999"])
 def test_a_proxy_that_cannot_be_used_is_refused_by_its_variable(value: str) -> None:
-    """A proxy of another kind is not passed over: what it keeps in would get out."""
+    """An unsupported proxy is not ignored, because it may be there to keep traffic in."""
     with pytest.raises(
         SettingsError, match=r"^HTTPS_PROXY must be a URL that begins with https:// or http:// and names a host$"
     ) as caught:

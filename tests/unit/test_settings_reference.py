@@ -35,7 +35,7 @@ def uncommented(folder: Path) -> str:
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> CliRunner:
-    """Return what runs the command in a directory without settings."""
+    """Return a function that runs the command in a directory without settings."""
     monkeypatch.chdir(tmp_path)
     for name, value in ENVIRON.items():
         monkeypatch.setenv(name, value)
@@ -82,11 +82,11 @@ class TestExample:
     """The example file."""
 
     def test_changes_nothing_as_it_is(self) -> None:
-        """The file that lies in the repository sets nothing."""
+        """The settings file in the repository sets nothing."""
         assert set(load_settings(config=EXAMPLE, environ={}).sources().values()) == {"default"}
 
     def test_names_every_setting_and_its_default(self, tmp_path: Path) -> None:
-        """Every setting is in it; what it shows is the default, or an example where there is none."""
+        """Every setting is in it, with its default, or an example if there is none."""
         content = tomllib.loads(uncommented(tmp_path))
         for path in paths(("default",)):
             section = content[path[0]]
@@ -99,7 +99,7 @@ class TestExample:
                 assert given_values == [shown(field.default)], in_file(path)
 
     def test_works_with_all_of_it_in_force(self, tmp_path: Path) -> None:
-        """Whoever takes the comment signs away has settings that load."""
+        """The file without its comment signs loads."""
         (tmp_path / "all.toml").write_text(uncommented(tmp_path))
         settings = load_settings(config=tmp_path / "all.toml", environ={})
         assert set(settings.credentials) == {"default", "team-a", "team-b", "team-c"}
@@ -139,12 +139,12 @@ class TestCommand:
 
 @given(st.text(min_size=6))
 def test_a_secret_is_never_displayed(text: str) -> None:
-    """What is shown of a secret is the same for all."""
+    """A secret is shown in the same way everywhere."""
     assert (shown(Secret(text)), displayed(Secret(text))) == (MASK, MASK)
 
 
 def test_every_kind_of_value_can_be_displayed() -> None:
-    """Values are written the way that they are set."""
+    """Values are shown in the form in which they are set."""
     values = [True, 2.5, 7, "x", None, Path("/x"), RateLimit(5, 1.0)]
     assert [displayed(value) for value in values] == ["true", "2.5", "7", "x", "\N{EN DASH}", "/x", "5/s"]
     with pytest.raises(TypeError):

@@ -10,7 +10,7 @@ from provisioner.settings.values import parse_limit
 
 
 def target(**values: object) -> dict[str, object]:
-    """Load the default target with these values, and return what they became."""
+    """Load the default target with these values, and return the result."""
     loaded = load_settings(cwd=Path("/nonexistent"), environ={}, overrides={"targets": {"default": values}})
     return {name: getattr(loaded.targets["default"], name) for name in values}
 
@@ -29,7 +29,7 @@ def target(**values: object) -> dict[str, object]:
     ],
 )
 def test_limits_are_read(text: object, limit: object) -> None:
-    """A limit is auto, none, or so many calls in a window of seconds, minutes or hours."""
+    """A limit is auto, none, or a number of calls in a window of seconds, minutes or hours."""
     assert target(write_limit=text, read_limit=text, login_limit=text) == dict.fromkeys(
         ["write_limit", "read_limit", "login_limit"], limit
     )
@@ -37,7 +37,7 @@ def test_limits_are_read(text: object, limit: object) -> None:
 
 @pytest.mark.parametrize("text", ["", "200", "0/s", "5/0s", "-1/s", "1/d", "1.5/s", "٣/s", "1/s1", 5, None])
 def test_other_limits_are_refused(text: object) -> None:
-    """What is no limit is no limit."""
+    """An invalid limit is refused."""
     with pytest.raises(ValueError, match="auto"):
         parse_limit(text)
 
@@ -100,7 +100,7 @@ def test_plain_http_is_for_this_machine(host: str) -> None:
     ],
 )
 def test_other_base_urls_are_refused(url: str) -> None:
-    """What is no plain base URL is refused, and not repeated: it may hold a password."""
+    """An invalid base URL is refused and not repeated, because it may contain a password."""
     with pytest.raises(SettingsError, match=r"must be a (plain base )?URL") as error:
         target(url=url)
     assert "planted" not in str(error.value)
@@ -123,13 +123,13 @@ def test_the_address_is_host_and_port_or_off(text: str, endpoint: tuple[str, int
 
 
 def test_files_that_must_be_there_are_found(tmp_path: Path) -> None:
-    """An authorities file that is there is taken."""
+    """An existing CA file is accepted."""
     (tmp_path / "ca.pem").touch()
     assert target(ca_file=str(tmp_path / "ca.pem")) == {"ca_file": tmp_path / "ca.pem"}
 
 
 class TestNotify:
-    """Who is told, and of what."""
+    """The receiver of notices, and the selected events."""
 
     @pytest.mark.parametrize("events", ["recovered, Batch_Finished", ["recovered", "batch_finished"]])
     def test_events_are_a_list_or_a_text(self, events: object) -> None:
@@ -171,6 +171,6 @@ def test_a_period_is_a_time(text: str, seconds: float | None) -> None:
 
 @pytest.mark.parametrize("text", ["0d", "1", "1w", "-1d", "1.5h", "99999d"])
 def test_another_period_is_refused(text: str) -> None:
-    """What is no time is refused with an example."""
+    """An invalid time is refused with an example."""
     with pytest.raises(SettingsError, match='must be "off", or a time such as "1d"'):
         load_settings(environ={"PROVISIONER_VERIFY__EVERY": text})

@@ -1,4 +1,4 @@
-"""What the simulator makes of bodies, whatever is in them."""
+"""The simulator's treatment of bodies, whatever they contain."""
 
 import asyncio
 import json
@@ -39,7 +39,7 @@ bodies = st.fixed_dictionaries({}, optional=fields) | values
 
 
 class Loud(logging.Handler):
-    """Keeps what is logged as a warning or worse."""
+    """Collects logged warnings and errors."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -186,13 +186,13 @@ def test_texts_are_measured_and_trimmed_as_javascript_does(text: str, length: in
     ],
 )
 async def test_unreadable_bodies_are_one_and_the_same_500(content_type: str | None, raw: bytes, status: int) -> None:
-    """What cannot be parsed is a 500 that says nothing; what can be is validated."""
+    """A body that cannot be parsed is a 500 without details; others are validated."""
     async with Simulator() as sim, aiohttp.ClientSession() as session:
         headers = {"Authorization": f"Bearer {sim.token()}"} | ({"Content-Type": content_type} if content_type else {})
         url = sim.url + CONNECTIONS
         async with session.post(url, data=raw or None, headers=headers, skip_auto_headers=["Content-Type"]) as answer:
             assert answer.status == status
-            # A body that cannot be read is refused before the limiter counts.
+            # An unreadable body is refused before the limiter counts.
             assert ("x-ratelimit-limit" in answer.headers) == (status == 422)
 
 

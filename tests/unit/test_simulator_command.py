@@ -42,7 +42,7 @@ def running(*options: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def ask(*options: str) -> tuple[int, str]:
-    """Call the command within this process; return its status and what it said."""
+    """Call the command in this process; return its status and output."""
     app = typer.Typer()
     app.command()(simulate)
     result = CliRunner().invoke(app, list(options), env={"COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"})
@@ -64,7 +64,7 @@ def test_a_shell_reads_the_variables(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
 def test_it_announces_itself_serves_and_stops(stop: signal.Signals) -> None:
-    """One line of JSON says where it listens; it serves until it is told to stop, and then exits 0."""
+    """One line of JSON has its address; it serves until it is told to stop, and then exits 0."""
     with running("--projects", "2", "--client-secret", "made-up", "--seed", "5", "--pool", "7") as process:
         assert process.stdout
         announced = json.loads(process.stdout.readline())
@@ -80,7 +80,7 @@ def test_it_announces_itself_serves_and_stops(stop: signal.Signals) -> None:
 
 
 def test_a_taken_port_is_one_line_and_status_1() -> None:
-    """A port in use is told in one line that says what to do."""
+    """A port in use is reported in one line that says what to do."""
     with running() as process:
         assert process.stdout
         port = json.loads(process.stdout.readline())["url"].rpartition(":")[2]
@@ -103,7 +103,7 @@ def test_a_taken_port_is_one_line_and_status_1() -> None:
     ],
 )
 def test_bad_usage_is_status_2(options: list[str], complaint: str) -> None:
-    """Options that cannot be are refused with a message that names them."""
+    """Invalid options are refused with a message that names them."""
     status, said = ask(*options)
     assert status == 2
     assert complaint in said
@@ -123,5 +123,5 @@ def test_help_explains_every_option_and_fault() -> None:
 
 
 def test_the_command_is_quick_to_load() -> None:
-    """Importing the command loads neither the server nor what it is built on."""
+    """Importing the command loads neither the server nor its libraries."""
     subprocess.run([sys.executable, "-c", LIGHT], check=True, timeout=30)  # noqa: S603 - our own code

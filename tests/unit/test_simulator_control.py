@@ -55,7 +55,7 @@ async def desk(**options: Any) -> AsyncIterator[Desk]:
 
 
 async def test_the_state_tells_what_happened_and_no_key() -> None:
-    """The state lists connections, creates in order and counts; keys are seen by their fingerprints only."""
+    """The state lists connections, creates in order and counts; keys appear only by fingerprint."""
     async with desk() as at:
         await at.create("a", " sk-or-v1-very-secret ")
         await at.create("Bad Name", "sk-or-v1-very-secret")
@@ -114,7 +114,7 @@ async def test_the_state_tells_what_happened_and_no_key() -> None:
     ],
 )
 async def test_a_bad_setting_is_named_and_changes_nothing(changes: dict[str, Any], field: str) -> None:
-    """A value that cannot be answers 400 with the field's name, and the good ones beside it are not applied."""
+    """An invalid value answers 400 with the field's name, and the valid ones beside it are not applied."""
     async with desk() as at:
         status, body = await at.change(**({"upstreamPace": 0.5} | changes))
         assert (status, body["field"]) == (400, field)
@@ -159,7 +159,7 @@ async def test_settings_answer_with_what_holds_now() -> None:
 
 
 async def test_planted_connections_block_their_name_whatever_their_app() -> None:
-    """A connection of another app takes the name; it is not listed, and the look-up says whose it is."""
+    """A connection of another app takes the name; it is not listed, but the look-up identifies its app."""
     async with desk() as at:
         project = at.sim.projects[0]
         planted = {"name": "a", "projectId": project, "app": "github", "createdAt": "2020-01-02T03:04:05+00:00"}
@@ -176,7 +176,7 @@ async def test_planted_connections_block_their_name_whatever_their_app() -> None
     ("state", "seconds"), [("401", 0.0), ("403", 0.0), ("429", 0.0), ("500", 0.14), ("down", 0.14)]
 )
 async def test_openrouters_troubles_all_look_like_a_bad_key(state: str, seconds: float) -> None:
-    """Whatever ails OpenRouter, the answer is one 401; only the retries' delays tell an outage from a refusal."""
+    """Any trouble at OpenRouter leads to the same 401; only the delays of retries distinguish an outage."""
     async with desk(upstream_pace=0.1) as at:
         at.sim.configure(openRouter=state)
         start = asyncio.get_running_loop().time()
@@ -250,7 +250,7 @@ async def test_logins_of_other_issuers() -> None:
 
 
 async def test_projects_of_others_and_new_ones() -> None:
-    """Unknown projects are missing until added; a foreign one is told as such; any project can be allowed."""
+    """Unknown projects are missing until added; a foreign one is reported as such; any project can be allowed."""
     async with desk(projects=1) as at:
         assert (await at.create(projectId=NOWHERE))[0] == 404
         at.sim.configure(addProjects=[NOWHERE])
@@ -285,7 +285,7 @@ async def test_a_taken_port_is_told() -> None:
 
 @pytest.mark.parametrize("options", [{"window": 0.0}, {"faults": {"fire": 1.0}}, {"mode": "moon"}, {"projects": -1}])
 def test_options_are_held_to_the_rules_of_settings(options: dict[str, Any]) -> None:
-    """A simulator cannot start with what it could not be set to."""
+    """A simulator cannot start with values that could not be set later."""
     with pytest.raises(SettingsError, match=f"^{next(iter(options))}: "):
         Simulator(Options(**options))
 

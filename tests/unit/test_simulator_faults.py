@@ -1,4 +1,4 @@
-"""Faults of the simulator: which creates they strike, and what is left behind."""
+"""Faults of the simulator: which creates they strike, and their consequences."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -41,7 +41,7 @@ class Client:
 
 @asynccontextmanager
 async def serving(**options: Any) -> AsyncIterator[Client]:
-    """Serve a simulator with a hasty OpenRouter and a clock that stands still."""
+    """Serve a simulator with a fast OpenRouter and a stopped clock."""
     chosen = Options(**{"mode": "self-hosted", "upstream_pace": 0.01, "late_by": 0.05, **options})
     async with Simulator(chosen, clock=lambda: NOW) as sim, aiohttp.ClientSession() as session:
         yield Client(sim, session)
@@ -65,7 +65,7 @@ async def serving(**options: Any) -> AsyncIterator[Client]:
 async def test_a_fault_answers_and_commits_as_described(
     fault: str, status: int | None, said: str, committed: bool
 ) -> None:
-    """Each fault gives its answer, inserts its row or does not, and is told by the state."""
+    """Each fault gives its answer, inserts its row or does not, and is counted in the state."""
     async with serving(faults={fault: 1.0}) as client:
         seen, body = await client.create("one")
         state = client.sim.state()
@@ -78,7 +78,7 @@ async def test_a_fault_answers_and_commits_as_described(
 
 
 async def test_a_late_commit_comes_after_the_cut() -> None:
-    """The client hears nothing, and the row that was not there at the cut is there soon after."""
+    """The client gets no answer, and the row that was missing at the cut is inserted soon after."""
     async with serving(faults={"late-commit": 1.0}) as client:
         assert (await client.create("one"))[0] is None
         assert client.names() == []
@@ -87,7 +87,7 @@ async def test_a_late_commit_comes_after_the_cut() -> None:
 
 
 async def test_a_late_commit_does_not_come_when_the_name_was_taken_meanwhile() -> None:
-    """Whoever took the name between the cut and the late commit keeps it, and there is one row."""
+    """Somebody who took the name between the cut and the late commit keeps it, and there is one row."""
     async with serving(faults={"late-commit": 1.0}) as client:
         await client.create("one")
         client.sim.configure(faults={}, plant=[{"name": "one", "projectId": client.sim.projects[0]}])

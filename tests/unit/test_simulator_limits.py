@@ -39,7 +39,7 @@ class Desk:
         return await self.call("POST", CONNECTIONS, body)
 
     async def find(self, name: str) -> tuple[int, Any, Any]:
-        """Look a connection up by its name."""
+        """Look up a connection by name."""
         return await self.call("GET", f"{CONNECTIONS}/connection-name/{name}?projectId={self.sim.projects[0]}")
 
     async def login(self, secret: str | None = None) -> tuple[int, str]:
@@ -51,7 +51,7 @@ class Desk:
 
 @asynccontextmanager
 async def desk(**options: Any) -> AsyncIterator[Desk]:
-    """Serve a simulator whose clock moves when told."""
+    """Serve a simulator with a manual clock."""
     async with aiohttp.ClientSession() as session:
         found = Desk(session)
         chosen = Options(**{"upstream_pace": 0.01, **options})
@@ -109,7 +109,7 @@ async def test_maintenance_lets_reads_through() -> None:
 
 @given(st.lists(st.floats(0, 30), min_size=1, max_size=60), st.integers(1, 10))
 def test_no_window_lets_more_through_than_its_limit(gaps: list[float], limit: int) -> None:
-    """Whenever requests come, a window passes at most its limit, and tells honestly what remains."""
+    """Whenever requests come, a window passes at most its limit, and reports correctly what remains."""
     limiter, now, start, passed = Limiter(), 0.0, None, 0
     for gap in gaps:
         now += gap
@@ -227,7 +227,7 @@ async def test_closing_ends_what_still_waits() -> None:
 
 
 async def test_closing_leaves_no_late_work_behind() -> None:
-    """What goes on after its connection was cut ends with the simulator, too."""
+    """Work that continues after its connection was cut ends with the simulator."""
     before = asyncio.all_tasks()
     async with desk(faults={"late-commit": 1.0}, late_by=60.0) as at:
         with pytest.raises(aiohttp.ServerDisconnectedError):

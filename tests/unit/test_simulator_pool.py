@@ -1,4 +1,4 @@
-"""The simulator's pool of database connections: what too many creates at once do to a server, as it was recorded."""
+"""The simulator's pool of database connections: too many creates at once have the recorded effects."""
 
 import asyncio
 from collections import Counter
@@ -33,7 +33,7 @@ def present(sim: Simulator) -> tuple[int, int]:
 
 
 class Crowd:
-    """Clients that do the same thing together."""
+    """Clients that do the same thing at once."""
 
     def __init__(self, sim: Simulator, session: aiohttp.ClientSession) -> None:
         self.sim = sim
@@ -41,7 +41,7 @@ class Crowd:
         self._headers = {"Authorization": f"Bearer {sim.token()}"}
 
     async def call(self, method: str, path: str, body: Any = None) -> Outcome:
-        """Send a request; return its status and what the error is called."""
+        """Send a request; return its status and the error's name."""
         async with self._session.request(method, self.sim.url + path, json=body, headers=self._headers) as answer:
             return answer.status, (await answer.json()).get("error")
 
@@ -55,11 +55,11 @@ class Crowd:
         return await self.call("POST", LOGIN, {"clientId": self.sim.client_id, "clientSecret": self.sim.client_secret})
 
     async def create_all(self, count: int) -> Counter[Outcome]:
-        """Create so many at once."""
+        """Send this many creates at once."""
         return Counter(await asyncio.gather(*(self.create(number) for number in range(count))))
 
     async def keep_creating(self, total: int, in_flight: int, key: str = "k") -> Counter[Outcome]:
-        """Create so many, so many at a time."""
+        """Send this many creates with a limited number in flight."""
         numbers = iter(range(total))
 
         async def one_after_another() -> list[Outcome]:
@@ -69,7 +69,7 @@ class Crowd:
         return Counter(outcome for run in runs for outcome in run)
 
     async def stand_still(self, waiting: int) -> None:
-        """Wait until every connection is held and so many requests wait for one."""
+        """Wait until every connection is in use and a number of requests wait for one."""
         await eventually(lambda: present(self.sim) == (10, waiting))
 
 
@@ -97,7 +97,7 @@ async def test_eleven_creates_at_once_are_made(mode: str) -> None:
 
 @in_virtual_time
 async def test_twelve_creates_at_once_stand_still_and_eight_fail() -> None:
-    """Twelve creates at once stand still until the wait ends; then eight of them are 500 and four are made."""
+    """Twelve creates at once hang until the wait ends; then eight of them are 500 and four are made."""
     async with crowd() as at:
         began = now()
         outcomes = await at.create_all(12)
@@ -111,7 +111,7 @@ async def test_twelve_creates_at_once_stand_still_and_eight_fail() -> None:
 
 @in_virtual_time
 async def test_a_stranger_waits_with_them_and_fails() -> None:
-    """While 64 creates stand still a stranger's login and read hang for the whole time and are 500 `Find one`."""
+    """While 64 creates hang, another client's login and read hang for the whole time and are 500 `Find one`."""
     async with crowd() as at:
         creates = asyncio.create_task(at.create_all(64))
         await eventually(lambda: at.sim.state()["pool"]["waiting"] > 20)
@@ -126,7 +126,7 @@ async def test_a_stranger_waits_with_them_and_fails() -> None:
 
 @in_virtual_time
 async def test_status_needs_no_database() -> None:
-    """`/api/status` answers while everything else stands still."""
+    """`/api/status` answers while everything else hangs."""
     async with crowd() as at:
         creates = asyncio.create_task(at.create_all(12))
         await at.stand_still(10)
@@ -155,7 +155,7 @@ async def test_new_keys_stop_it_just_so() -> None:
 
 @in_virtual_time
 async def test_ten_in_flight_is_what_it_bears() -> None:
-    """Ten in flight for long are served at the recorded pace of 90 to 120 a second, and none ever waits in vain."""
+    """Ten in flight are served at the recorded pace of 90 to 120 a second, and no wait ever times out."""
     async with crowd() as at:
         began = now()
         assert await at.keep_creating(200, 10) == {(200, None): 200}
@@ -172,7 +172,7 @@ async def test_sixteen_wait_for_a_slow_openrouter_together() -> None:
 
 @in_virtual_time
 async def test_clients_that_leave_or_are_cut_hold_nothing_for_ever() -> None:
-    """Creates whose clients are gone, and creates cut for their silence, go on and give back what they hold."""
+    """Creates of closed clients, and creates cut for their silence, continue and release their connections."""
     async with crowd(cut_after=0.3, pool_wait=1.5) as at:
         tasks = [asyncio.create_task(at.create(number)) for number in range(12)]
         await at.stand_still(10)
@@ -193,7 +193,7 @@ async def test_a_pool_of_none_is_no_limit() -> None:
 
 @in_virtual_time
 async def test_it_stops_while_everything_waits() -> None:
-    """A server that stands still can be stopped at once."""
+    """A server that hangs can be stopped at once."""
     async with crowd() as at:
         creates = [asyncio.create_task(at.create(number)) for number in range(12)]
         await at.stand_still(10)

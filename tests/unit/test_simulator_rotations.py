@@ -1,4 +1,4 @@
-"""The simulator's rotations: what they leave at OpenRouter and in secrets, in which order they are refused, and how."""
+"""The simulator's rotations: what they leave at OpenRouter and in secrets, and how and in which order they fail."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -60,14 +60,14 @@ class Client:
 
 @asynccontextmanager
 async def serving(**options: Any) -> AsyncIterator[Client]:
-    """Serve a simulator with a hasty OpenRouter and a clock that stands still."""
+    """Serve a simulator with a fast OpenRouter and a stopped clock."""
     chosen = Options(**{"mode": "self-hosted", "upstream_pace": 0.01, "late_by": 0.05, "projects": 2, **options})
     async with Simulator(chosen, clock=lambda: NOW) as sim, aiohttp.ClientSession(sim.url) as session:
         yield Client(sim, session)
 
 
 async def test_a_rotation_is_a_key_and_a_secret() -> None:
-    """A create makes one key with the connection's own, and a secret; the next turn keeps two keys, and no more."""
+    """A create makes one key with the connection's own key, and a secret; the next rotation keeps two keys at most."""
     async with serving() as client:
         status, body = await client.create()
         assert status == 200
@@ -231,7 +231,7 @@ async def test_a_refused_patch_changes_nothing(
     ],
 )
 async def test_a_lost_change_is_carried_out_or_not(fault: str, status: int | None, done: bool) -> None:
-    """PATCH and DELETE meet the faults of changes, before and after what they do."""
+    """PATCH and DELETE meet the faults of changes, before and after their effect."""
     async with serving() as client:
         rotation = (await client.create())[1]["secretRotation"]
         path = f"{ROTATIONS}/{rotation['id']}"

@@ -1,4 +1,4 @@
-"""The simulator's secrets: where they are, who may read them, and that nothing but their own route shows them."""
+"""The simulator's secrets: where they are, who may read them, and that only their own route shows them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -34,7 +34,7 @@ async def read(
 
 
 async def test_a_secret_is_told_by_both_routes_and_by_nothing_else() -> None:
-    """The present and the older route tell the value, counted by the limiter of reads; state and settings never do."""
+    """Both routes return the value and count as reads; state and settings never show it."""
     async with Simulator(Options(projects=1, secret_limit=2)) as simulator:
         simulator.configure(secrets=[a_secret(simulator)])
         for path, name in ((PATH, "projectId"), (RAW, "workspaceId")):
@@ -71,7 +71,7 @@ async def test_a_secret_is_told_by_both_routes_and_by_nothing_else() -> None:
     ],
 )
 async def test_refusals(changes: dict[str, object], query: dict[str, str], status: int, said: str) -> None:
-    """What is missing or not allowed is refused in Infisical's words, without the value."""
+    """Missing and forbidden secrets are refused in Infisical's words, without the value."""
     async with Simulator(Options(projects=1)) as simulator:
         simulator.configure(secrets=[a_secret(simulator), a_secret(simulator, **changes)][bool(changes) :])
         answer = await read(simulator, **query)
@@ -80,7 +80,7 @@ async def test_refusals(changes: dict[str, object], query: dict[str, str], statu
 
 
 async def test_only_a_token_and_a_member_may_ask() -> None:
-    """Without a token, or outside of the project, nothing is told."""
+    """Without a token, or outside the project, nothing is revealed."""
     async with Simulator(Options(projects=1)) as simulator:
         simulator.configure(secrets=[a_secret(simulator)], permissions={simulator.projects[0]: "none"})
         assert (await read(simulator, token="x"))[0] == 403

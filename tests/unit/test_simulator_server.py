@@ -1,4 +1,4 @@
-"""What was seen of the real server and is in no record: each of it is so in the simulator too."""
+"""Observations of the real server that are in no record also hold for the simulator."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ STATUS = "/api/status"
 
 
 class Visitor:
-    """A client who also sends what no client should."""
+    """A client that also sends invalid requests."""
 
     def __init__(self, sim: Simulator, session: aiohttp.ClientSession) -> None:
         self.sim = sim
@@ -55,7 +55,7 @@ class Visitor:
 
 @asynccontextmanager
 async def visitor(**options: Any) -> AsyncIterator[Visitor]:
-    """Serve a self-hosted simulator with a clock that stands still."""
+    """Serve a self-hosted simulator with a stopped clock."""
     chosen = Options(**{"mode": "self-hosted", "upstream_pace": 0.01, **options})
     made: list[Visitor] = []
     async with (
@@ -67,7 +67,7 @@ async def visitor(**options: Any) -> AsyncIterator[Visitor]:
 
 
 async def test_a_byte_order_mark_is_no_part_of_json() -> None:
-    """A body that begins with a byte order mark is parsed."""
+    """A body that begins with a byte-order mark is parsed."""
     async with visitor() as at:
         body = {"name": "a", "method": "api-key", "credentials": {"apiKey": "k"}, "projectId": at.sim.projects[0]}
         assert (await at.call("POST", CONNECTIONS, b"\xef\xbb\xbf" + json.dumps(body).encode()))[0] == 200
@@ -114,7 +114,7 @@ async def test_renewing_gives_another_token_and_kills_none() -> None:
 
 
 async def test_a_time_to_live_of_nothing_is_ninety_days() -> None:
-    """With a TTL of 0 a login tells 90 days and no longest life, and the token dies when they have passed."""
+    """With a TTL of 0 a login announces 90 days without a maximum, and the token expires after them."""
     async with visitor(token_ttl=0) as at:
         granted = (await at.login())[1]
         assert (granted["expiresIn"], granted["accessTokenMaxTTL"]) == (7_776_000, 0)
@@ -129,7 +129,7 @@ async def test_a_time_to_live_of_nothing_is_ninety_days() -> None:
     ("slug", "status"), [("ours", 200), ("theirs", 404), ("", 422), (None, 422), (5, 422), ([], 422)]
 )
 async def test_the_organization_of_a_login(slug: object, status: int) -> None:
-    """Only our own organization may be named; a wrong secret is told before a wrong organization."""
+    """Only our own organization may be named; a wrong secret is reported before a wrong organization."""
     async with visitor() as at:
         at.sim.configure(organization_slug="ours")
         assert (await at.login(organizationSlug=slug))[0] == status
@@ -151,7 +151,7 @@ async def test_identities_of_other_issuers(method: str, kind: str) -> None:
 
 
 async def test_descriptions_that_the_database_does_not_take() -> None:
-    """256 characters and a zero byte are 500, named after what was tried, and change nothing."""
+    """256 characters and a zero byte are 500, named after the operation, and change nothing."""
     async with visitor() as at:
         for text in ("d" * 256, "a\0b"):
             status, answer = await at.create(description=text)
@@ -186,7 +186,7 @@ async def test_only_servers_and_networks_in_trouble_are_asked_again() -> None:
 
 
 async def test_changed_roles_show_late_and_joining_shows_at_once() -> None:
-    """With `roleLag` 10 what an identity was allowed still holds for 10 s; one that joins may begin at once."""
+    """With `roleLag` 10, revoked permissions still hold for 10 s; a new member may begin at once."""
     async with visitor() as at:
         at.sim.configure(roleLag=10)
         project = at.sim.projects[0]
@@ -209,7 +209,7 @@ async def test_a_server_on_its_way_out_answers_kept_connections() -> None:
 
 
 async def test_projects_are_listed_to_their_members() -> None:
-    """The list has the projects that the identity is in, the route for one tells missing from foreign to it."""
+    """The list has the identity's projects; the route for one project distinguishes missing from foreign."""
     async with visitor(projects=3) as at:
         first, second, third = at.sim.projects
         at.sim.configure(permissions={second: "none"})
@@ -221,7 +221,7 @@ async def test_projects_are_listed_to_their_members() -> None:
 
 
 async def test_references_are_resolved_by_the_present_route_only() -> None:
-    """`${NAME}` becomes the other secret's value in v4, stays as it is in v3, and a hidden value is hidden in both."""
+    """`${NAME}` becomes the other secret's value in v4 and stays in v3; a hidden value is hidden in both."""
     async with visitor() as at:
         place = {"projectId": at.sim.projects[0], "environment": "prod"}
         secrets = {"KEY": "k", "REF": "<${KEY}${GONE}>"}
@@ -245,7 +245,7 @@ async def test_preflights() -> None:
 
 @pytest.mark.parametrize("path", ["/%zz", f"{CONNECTIONS}/connection-name/%ff", "/api/%2"])
 async def test_paths_that_cannot_be_decoded(path: str) -> None:
-    """A broken percent sign, or bytes that are no UTF-8, are 400 before anything else is looked at."""
+    """A broken percent sign, or invalid UTF-8, is 400 before anything else is checked."""
     async with visitor() as at:
         reader, writer = await asyncio.open_connection("127.0.0.1", urlsplit(at.sim.url).port)
         writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())

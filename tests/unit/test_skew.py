@@ -1,4 +1,4 @@
-"""The difference of two clocks: from what was made while a call lasted, and from answers that tell whole seconds."""
+"""The difference of two clocks: from connections made during a call, and from headers with whole seconds."""
 
 import math
 
@@ -26,7 +26,7 @@ DIFFERENCES = st.floats(-600, 600).map(lambda difference: round(difference, 6))
 
 
 def by_date(began: float, elapsed: float, share: float, *, difference: float) -> Bounds:
-    """What the answer's `Date`, in whole seconds of the other clock, makes of the difference."""
+    """Return what an answer's `Date`, in whole seconds of the other clock, says about the difference."""
     date = math.floor(began + share * elapsed + difference)
     return dated(date + HALF_SECOND - (began + elapsed), elapsed)
 
@@ -81,7 +81,7 @@ def test_a_clock_that_is_set_is_measured_anew(
 
 
 def test_one_answer_that_is_wrong_is_forgotten() -> None:
-    """A cached answer tells the time of another create; the next one that agrees with the others refutes it."""
+    """A cached answer has the time of another create; the next one that agrees with the others refutes it."""
     skew = Skew()
     for measured in (Bounds(4.0, 4.2), Bounds(-900.0, -899.0), Bounds(4.1, 4.3)):
         skew.note(measured)
@@ -89,12 +89,12 @@ def test_one_answer_that_is_wrong_is_forgotten() -> None:
 
 
 class TestReading:
-    """What is allowed for when a time of Infisical's is read."""
+    """The tolerance for a time from Infisical."""
 
     @pytest.mark.parametrize("lost", [True, False])
     @pytest.mark.parametrize("headers", [None, Bounds(-100.0, -99.0)])
     def test_what_was_made_decides(self, headers: Bounds | None, lost: bool) -> None:
-        """A `Date` of another host's clock says nothing once a `createdAt` has been seen."""
+        """A `Date` from another host's clock is ignored once a `createdAt` is known."""
         slack = CLOCK_SLACK if lost else OWN_SLACK
         assert Reading(Bounds(4.0, 4.1), headers).bounds(lost=lost) == Bounds(4.0, 4.1).widened(slack)
 
@@ -104,7 +104,7 @@ class TestReading:
         assert Reading().bounds(lost=True) == Bounds(-CLOCK_TOLERANCE, CLOCK_TOLERANCE)
 
     def test_a_name_that_is_taken_is_allowed_little(self) -> None:
-        """Clocks that may agree are taken to agree; those that cannot are read as well as they are known."""
+        """Clocks that may agree are assumed to agree; others are read as precisely as they are known."""
         assert Reading().bounds(lost=False) == Bounds(-CLOCK_SLACK, CLOCK_SLACK)
         assert Reading(None, Bounds(-0.4, 0.7)).bounds(lost=False) == Bounds(-CLOCK_SLACK, CLOCK_SLACK)
         assert Reading(None, Bounds(4.0, 5.0)).bounds(lost=False) == Bounds(4.0, 5.0).widened(CLOCK_SLACK)

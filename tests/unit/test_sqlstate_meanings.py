@@ -1,4 +1,4 @@
-"""What an SQLSTATE means: waiting is the rule, and a person is called for what no waiting can cure."""
+"""The meaning of SQLSTATEs: waiting is the rule, and a person is called only if waiting cannot help."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`status` on screens of any width: whole words, no line that is too long, and what has changed."""
+"""`status` on screens of any width: whole words, no overlong lines, and what has changed."""
 
 import io
 from dataclasses import replace
@@ -50,14 +50,14 @@ def a_rich_status() -> Status:
 
 
 def shown(status: Status, width: int) -> list[str]:
-    """What a terminal of that width shows."""
+    """Render on a terminal of this width."""
     said = io.StringIO()
     screen = Console(file=said, width=width, force_terminal=True, color_system=None, highlight=False, emoji=False)
     screen.print(view(status, screen))
     return said.getvalue().splitlines()
 
 
-# What stands where rows have no column of their own.
+# The place of values without a column of their own.
 OF_BLOCKS = {
     "requests",
     "workers",
@@ -89,7 +89,7 @@ def test_no_word_is_broken(width: int) -> None:
     known = {*OF_BLOCKS, *words(shown(status, 2000))}
     lines = shown(status, width)
     assert all(cell_len(line) <= width for line in lines)
-    # A name that is too long is cut, and says so.
+    # An overlong name is visibly cut.
     assert {word for word in words(lines) - known if not (word.endswith("…") or WIDE.startswith(word))} == set()
 
 
@@ -103,7 +103,7 @@ def test_what_is_retried_and_quarantined_is_told(width: int) -> None:
 
 
 def test_what_has_changed_is_told_by_state() -> None:
-    """More and fewer, since the earlier look; nothing where nothing has changed."""
+    """Differences from the earlier status; empty if nothing has changed."""
     before = a_status(progress=a_progress(ready=5, succeeded=3))
     after = a_status(progress=a_progress(ready=2, succeeded=5, failed=1), now=at(60))
     assert changes(before, before) == ""

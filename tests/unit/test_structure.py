@@ -37,14 +37,14 @@ def parsed(path: Path) -> ast.Module:
 
 
 def docstring(node: Definition | ast.Module) -> ast.AST | None:
-    """The node that is a definition's docstring."""
+    """The node of a definition's docstring."""
     first = node.body[0] if node.body else None
     is_text = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
     return first.value if isinstance(first, ast.Expr) and is_text and isinstance(ast.get_docstring(node), str) else None
 
 
 def public(body: list[ast.stmt]) -> Iterator[Definition]:
-    """The definitions that others may use: not what is private, nor what is local to a function."""
+    """The public definitions: neither private nor local to a function."""
     for node in body:
         if isinstance(node, Definition) and not node.name.startswith("_"):
             yield node
@@ -133,9 +133,9 @@ def test_arrows_point_down() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("file", ["ports.py", "ports_beside.py"])
+@pytest.mark.parametrize("file", ["ports.py", "background_ports.py"])
 def test_ports_are_protocols_only(file: str) -> None:
-    """What a worker needs from the outside is told by protocols; the values that they exchange live elsewhere."""
+    """The worker's needs are protocols; the values they exchange are defined elsewhere."""
     body = parsed(PACKAGE / "core" / file).body
     others = [node for node in body if not isinstance(node, ast.Import | ast.ImportFrom | ast.ClassDef | ast.Expr)]
     classes = [node for node in body if isinstance(node, ast.ClassDef)]
@@ -145,7 +145,7 @@ def test_ports_are_protocols_only(file: str) -> None:
 
 
 def test_nothing_is_cast_to_a_class_of_ours() -> None:
-    """What stands behind a port is handed over by those who built it, and never guessed by those who use it."""
+    """An implementation behind a port is passed by the builder, and never guessed by the user."""
     nodes = [node for path in MODULES for node in ast.walk(parsed(path))]
     ours = {node.name for node in nodes if isinstance(node, ast.ClassDef)}
     cast = {

@@ -1,4 +1,4 @@
-"""What others say is safe to show: without control characters, without the key, and with everything else."""
+"""Foreign text is made safe to show: without control characters and keys, otherwise unchanged."""
 
 import html
 import json
@@ -19,7 +19,7 @@ PROJECT = "6f0ba0f3-04b9-4b02-a5a6-6f9b1d4c1f6d"
 
 
 def test_messages_are_safe() -> None:
-    """A foreign message loses control characters and what turns text around, and is cut to what a row keeps."""
+    """A foreign message loses control and bidirectional characters, and is cut to the row's limit."""
     assert clean("a\x00b\r\nc\x1b[31md\u202ee\u2028f ") == "a b c [31md e f"
     assert len(clean("long " * 10_000)) == ERROR_MESSAGE_LENGTH
 
@@ -36,7 +36,7 @@ def test_messages_are_safe() -> None:
     ],
 )
 def test_keys_do_not_show(text: str, shown: str) -> None:
-    """A key that the other side quotes, whole or broken off, is taken out of its message."""
+    """A key that the other side quotes, whole or truncated, is removed from its message."""
     assert clean(text, secret=f" {KEY}\n") == shown
 
 

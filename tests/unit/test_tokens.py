@@ -11,7 +11,7 @@ from provisioner.infisical.parts import Expected, Reply
 from provisioner.infisical.refusals import is_used_up
 
 KEY_REFUSED = "Unable to validate connection: invalid API key or insufficient permissions"
-# What a server of July 2026 said, and older ones.
+# The messages of a server of July 2026, and of older ones.
 DEAD = (
     "Failed to authorize: token has been revoked",
     "Failed to authorize: auth method has been revoked",
@@ -44,7 +44,7 @@ def refused(
 @pytest.mark.parametrize("action", Action)
 @pytest.mark.parametrize("message", DEAD)
 def test_each_dead_token_is_known_at_once(message: str, action: Action) -> None:
-    """What a server says about a token that is dead needs no other call to be understood."""
+    """A server's message about a dead token is understood without another call."""
     seen = refused(message, action=action)
     assert seen.result is Result.TOKEN_TROUBLE
     assert not is_unexplained(seen)
@@ -96,7 +96,7 @@ def test_the_refusal_of_a_key_is_never_taken_for_a_token_error(rest: str, action
 
 @given(message=st.text() | st.sampled_from([*DEAD, "OpenRouter API key has expired", "invalid token for OpenRouter"]))
 def test_a_token_error_is_never_taken_for_the_refusal_of_a_key(message: str) -> None:
-    """Only the one sentence blames the key; what is neither is left open, for another call to settle."""
+    """Only one sentence blames the key; an ambiguous one is left open, for another call to settle."""
     seen = refused(message)
     if not message.startswith("Unable to validate connection"):
         assert seen.result is Result.TOKEN_TROUBLE
@@ -106,7 +106,7 @@ def test_a_token_error_is_never_taken_for_the_refusal_of_a_key(message: str) -> 
 
 @pytest.mark.parametrize("action", [Action.LOOK_UP, Action.IDENTIFY, Action.REMOVE])
 def test_without_a_key_it_is_the_token(action: Action) -> None:
-    """A call that carries no key can be refused with 401 only for its token."""
+    """A call without a key can only be refused with 401 because of its token."""
     assert refused(KEY_REFUSED, action=action).result is Result.TOKEN_TROUBLE
 
 
@@ -127,5 +127,5 @@ def test_only_infisicals_own_envelope_speaks_of_the_token(message: str, error: s
     ],
 )
 def test_a_token_that_is_used_up_is_known(message: str, used_up: bool) -> None:
-    """Each of the ways to say it tells by itself."""
+    """Each wording is recognised on its own."""
     assert is_used_up(message) is used_up

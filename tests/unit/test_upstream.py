@@ -1,4 +1,4 @@
-"""OpenRouter in trouble is told from a key that is bad, by what came lately."""
+"""Trouble at OpenRouter is distinguished from a bad key by recent history."""
 
 import pytest
 from hypothesis import given, strategies as st
@@ -21,7 +21,7 @@ FOUR_TRIES = FAST + SLOW_REFUSAL + 0.1
 def refused(
     upstream: Upstream, key: str = "a", *, request: int = 1, elapsed: float = FAST, now: float = 100.0
 ) -> Blame:
-    """What a refusal is taken for."""
+    """How a refusal is judged."""
     return upstream.refused(key, request, elapsed, "refused", now)
 
 
@@ -46,7 +46,7 @@ class TestTheKey:
     """When the key is to blame."""
 
     def test_a_key_that_was_never_accepted(self) -> None:
-        """Refused at once, and nobody has seen it work: the key is bad, from the first refusal on."""
+        """Refused at once and never seen to work: the key is bad, from the first refusal on."""
         assert refused(Upstream()) is Blame.KEY
         assert refused(used("b")) is Blame.KEY
 
@@ -58,7 +58,7 @@ class TestTheKey:
         assert refused(upstream, elapsed=FOUR_TRIES, now=101.1) is Blame.KEY
 
     def test_a_key_that_worked_is_given_the_benefit_of_the_doubt(self) -> None:
-        """While others go on, a key that was accepted lately is blamed once several requests were refused with it."""
+        """While other keys work, a recently accepted key is blamed after several requests were refused with it."""
         upstream, verdicts = used("a", "b"), []
         for request in range(MIN_REFUSED_REQUESTS + 1):
             upstream.accepted("b", FAST, 101.0)
@@ -66,7 +66,7 @@ class TestTheKey:
         assert verdicts == [Blame.NOBODY_YET] * (MIN_REFUSED_REQUESTS - 1) + [Blame.KEY] * 2
 
     def test_a_key_that_worked_long_ago(self) -> None:
-        """What was accepted minutes ago only says nothing about now."""
+        """An acceptance some minutes ago says nothing about the present."""
         assert refused(used("a", at=0.0), now=TRUSTED_FOR) is Blame.KEY
 
     def test_slowness_is_measured_against_what_is_usual(self) -> None:
@@ -81,7 +81,7 @@ class TestOpenRouter:
     """When OpenRouter is to blame."""
 
     def test_a_single_key_that_worked_is_refused_for_several_requests(self) -> None:
-        """With one key configured, several different requests tell; the same one again does not."""
+        """With one configured key, several different requests decide; repetitions of the same one do not."""
         upstream = used("a")
         assert [refused(upstream, request=1) for _ in range(5)] == [Blame.NOBODY_YET] * 5
         assert refused(upstream, request=2) is Blame.NOBODY_YET
@@ -97,12 +97,12 @@ class TestOpenRouter:
 
     @pytest.mark.parametrize("upstream", [Upstream(), used("a")], ids=["unknown key", "key that worked"])
     def test_slow_refusals_tell_sooner(self, upstream: Upstream) -> None:
-        """Refusals that took four tries upstream are trouble, also of keys that nobody has seen work."""
+        """Refusals that took four upstream attempts are trouble, even of keys never seen to work."""
         verdicts = [refused(upstream, request=n, elapsed=FOUR_TRIES, now=101.0) for n in range(MIN_SLOW_REFUSALS)]
         assert verdicts == [Blame.NOBODY_YET] * (MIN_SLOW_REFUSALS - 1) + [Blame.UPSTREAM]
 
     def test_one_that_works_in_between_starts_anew(self) -> None:
-        """A few refusals among many that work are nobody's trouble."""
+        """A few refusals among many successes are not an incident."""
         upstream = used("a")
         for request in range(20):
             assert refused(upstream, request=request, elapsed=FOUR_TRIES) is Blame.NOBODY_YET
@@ -110,7 +110,7 @@ class TestOpenRouter:
         assert not upstream.is_open
 
     def test_what_others_saw_counts(self) -> None:
-        """A key that others saw accepted before this worker began is one that worked."""
+        """A key that others saw accepted before this worker began counts as one that worked."""
         upstream = Upstream()
         upstream.remember("a", 50.0)
         assert refused(upstream) is Blame.NOBODY_YET
@@ -138,7 +138,7 @@ class TestProbing:
         assert upstream.allowance(now)[1] == pytest.approx(LONGEST_PAUSE)
 
     def test_the_first_that_is_accepted_ends_it(self) -> None:
-        """It is told once, and everybody may go."""
+        """The end is reported once, and everything may be sent."""
         upstream = in_trouble()
         assert upstream.accepted("a", FAST, 101.0)
         assert not upstream.accepted("a", FAST, 101.0)
@@ -172,7 +172,7 @@ class TestProbing:
     )
 )
 def test_whatever_came_an_acceptance_frees_everybody(happened: list[tuple[str, bool, int, float, float]]) -> None:
-    """In any order of refusals and acceptances: nobody is held for longer than the bound, or after an acceptance."""
+    """In any order of refusals and acceptances, nothing is withheld beyond the bound, or after an acceptance."""
     upstream, now = Upstream(), 0.0
     for key, good, request, elapsed, later in happened:
         now += later

@@ -26,7 +26,7 @@ class Clock:
 
 
 class Box:
-    """Opens sealed credentials by showing what it was given."""
+    """Opens sealed credentials by returning what it was given."""
 
     def open(self, request: Request) -> Secret:
         """The credential's text itself."""
@@ -44,7 +44,7 @@ def opened(vault: NamedVault, credential: str) -> str:
 
 
 def replace_file(path: Path, text: str | bytes) -> None:
-    """Put another file in a file's place, as those who rotate secrets do."""
+    """Replace a file the way rotation tools do."""
     new = path.with_suffix(".new")
     new.write_bytes(text if isinstance(text, bytes) else text.encode())
     new.replace(path)
@@ -81,7 +81,7 @@ def test_unusable_variables(environ: dict[str, str]) -> None:
 
 
 def test_unknown_names() -> None:
-    """A name that is not configured is told with the setting that adds it."""
+    """An unknown name is reported with the setting that adds it."""
     vault = NamedVault({"default": Secret(KEY)})
     with pytest.raises(CredentialUnknown, match=r"'team-b' is not configured.*PROVISIONER_CREDENTIALS__TEAM_B__ENV"):
         opened(vault, "team_b")
@@ -89,7 +89,7 @@ def test_unknown_names() -> None:
 
 @pytest.mark.parametrize("credential", ["sk-or-v1-pasted", "x" * 70, "two words", "a\x00b", ""])
 def test_what_may_be_a_key_is_not_repeated(credential: str) -> None:
-    """Text that is no credential's name may be a key in the wrong place: the error does not show it."""
+    """A text that is not a credential's name may be a misplaced key, so the error does not show it."""
     with pytest.raises(CredentialUnknown) as caught:
         opened(NamedVault({}), credential)
     assert not credential or credential not in str(caught.value)
@@ -102,7 +102,7 @@ def test_names_that_are_the_same() -> None:
 
 
 def test_sealed_credentials() -> None:
-    """A sealed credential goes to the opener, and without one the error says what is missing."""
+    """A sealed credential goes to the opener; without one the error says what is missing."""
     assert opened(NamedVault({}, opener=Box()), "sealed:k1:AAAA") == "opened sealed:k1:AAAA"
     with pytest.raises(CredentialUnreadable, match="no sealing key is configured"):
         opened(NamedVault({}), "sealed:k1:AAAA")

@@ -1,4 +1,4 @@
-"""What standing verification concludes from a look: nothing is called gone that was missed once."""
+"""The conclusions of standing verification: nothing is called gone after being missed only once."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -25,7 +25,7 @@ THERE, NOTHING = Project.of([FOUND]), Project.of([])
 
 
 def test_what_is_as_recorded_is_fine() -> None:
-    """Also if it was missed before: a replica had lagged."""
+    """A connection that was missed before may be fine: a replica had lagged."""
     assert judge(RECORDED, THERE, None, NOON).is_fine
     assert judge(RECORDED, THERE, NOON - timedelta(days=1), NOON).is_fine
 
@@ -51,7 +51,7 @@ def test_what_differs_is_named() -> None:
 
 @given(st.booleans(), st.booleans())
 def test_what_cannot_be_read_is_neither(missed: bool, later: bool) -> None:
-    """A project that may not be read says nothing: what was known stays known."""
+    """An unreadable project says nothing: earlier findings stay."""
     since = NOON - RECHECK_AFTER * later if missed else None
     verdict = judge(RECORDED, None, since, NOON)
     assert (verdict.drift, verdict.missed_at, verdict.unread, verdict.is_fine) == (None, since, True, False)

@@ -16,7 +16,7 @@ class Host:
         self.passed = 0.0
 
     def wall(self) -> datetime:
-        """What the wall's clock shows."""
+        """The wall clock's time."""
         return NOON + self.error + timedelta(seconds=self.passed)
 
     def monotonic(self) -> float:
@@ -25,12 +25,12 @@ class Host:
 
 
 def clock_on(host: Host) -> DatabaseClock:
-    """A clock that nobody has set."""
+    """A clock that was never set."""
     return DatabaseClock(wall=host.wall, monotonic=host.monotonic)
 
 
 def test_it_shows_the_databases_time() -> None:
-    """However wrong the host's clock is, and as that goes on; an answer is taken to be half its call's time old."""
+    """However wrong the host's clock is; an answer is assumed to be half its call's duration old."""
     host = Host()
     clock = clock_on(host)
     assert clock.now() == host.wall()
@@ -53,7 +53,7 @@ def test_the_walls_clock_may_step(step: float) -> None:
 
 
 def test_a_late_answer_does_not_set_it() -> None:
-    """What was said before this process stood still says less than what is known."""
+    """An answer from before this process was frozen says less than what is known."""
     host = Host()
     clock = clock_on(host)
     clock.set_by(at(0), took=0.1)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 SHOWN: Final = 20  # of a kind, one by one; --json has all
 AT_ONCE: Final = 8  # reads in flight
 PATIENCE: Final = 5  # projects in a row without an answer, after which the target is given up
-NOTABLE: Final = 15.0  # seconds of waiting for a permit, of which people are told
+NOTABLE: Final = 15.0  # seconds of waiting for a permit after which people get a message
 WINDOWS: Final = 4  # of the rate limit, after which a read that each of them refuses is given up
 FEW: Final = 3  # projects that are asked for one by one: the list of the organization may hold 100 000 connections
 

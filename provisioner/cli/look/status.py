@@ -30,7 +30,9 @@ REFRESH: Final = 1.0  # seconds
 async def status(
     config: Config = None,
     batch: Annotated[str | None, typer.Option(help="Only this batch.", show_default=False)] = None,
-    target: Annotated[str | None, typer.Option(help="Only this target.", show_default=False)] = None,
+    target: Annotated[
+        str | None, typer.Option(help="Only this target, with its rotations.", show_default=False)
+    ] = None,
     watch: Annotated[
         bool, typer.Option("--watch", help="Keep the display up to date until everything has finished.")
     ] = False,

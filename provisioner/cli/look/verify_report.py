@@ -1,4 +1,4 @@
-"""What `verify` finds, and how it is told."""
+"""The results of `verify`, and how they are printed."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -222,7 +222,7 @@ async def _prepare(settings: "Settings") -> None:
 
 @contextmanager
 def _source(order: Order, settings: "Settings", told: "dict[str, TargetAnswer]") -> Iterator[CheckedFile]:
-    """The requests to make, checked: from the file, or one for each project of Infisical's."""
+    """Provide the requests, checked: from the file, or one for each of Infisical's projects."""
     from provisioner.cli.setup.keys import sealer
 
     if order.file is None:
@@ -280,7 +280,7 @@ async def _look(settings: "Settings", lines: "Sequence[Line]", told: "Mapping[st
 
 
 def _agreed(order: Order, preview: "Preview") -> bool:
-    """Say what lies ahead, and ask."""
+    """Describe what will happen, and ask for confirmation."""
     from provisioner.cli.onboard.preview import question
 
     for line in preview.told():

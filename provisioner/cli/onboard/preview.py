@@ -31,7 +31,7 @@ _WORDS: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetAnswer:
-    """What a target told: the projects that the identity is in, and what is in them.
+    """What a target reported: the identity's projects, and their contents.
 
     `organization` has the projects with connections; None if the identity may not list those of the organization.
     `missing` says why credentials, as written in the rows, cannot be used.
@@ -50,7 +50,7 @@ class TargetAnswer:
 
 @dataclass(slots=True, kw_only=True)
 class Preview:
-    """What was found. `known` are in the table already, by status; `new` are not, by what would come of them.
+    """The prediction. `known` requests exist already, by status; `new` ones do not, by predicted outcome.
 
     `blocked` ones cannot be done with the present settings, by reason; `wrong_keys` are those of them with keys of
     their own. `strangers` are requests in projects without the identity. `work` is the number of creates and
@@ -90,9 +90,10 @@ class Preview:
         if done:
             yield f"{self.known.total():>9,} requested earlier: {done}"
         if self.strangers:
+            lack, exist = ("lacks", "does") if len(self.strangers) == 1 else ("lack", "do")
             yield (
-                f"{len(self.strangers):>9,} of {self.requests:,} lack the machine identity: add it to the project with "
-                "a role that may create app connections"
+                f"{len(self.strangers):>9,} of {self.requests:,} {lack} the machine identity, or {exist} not exist:"
+                " add it to the project with a role that may create app connections"
             )
             yield from _some(self.strangers)
         for reason, count in self.blocked.most_common():
@@ -118,7 +119,7 @@ def _some(lines: Sequence[Line]) -> Iterator[str]:
 async def preview_of(
     settings: "Settings", database: "Database", lines: Sequence[Line], told: Mapping[str, TargetAnswer] | None = None
 ) -> Preview:
-    """Ask the table and each target; `told` is what was asked already. Raises as `ask_target` does."""
+    """Query the table and each target; `told` has earlier answers. Raises as `ask_target` does."""
     preview = Preview(requests=len(lines))
     known = dict(told or {})
     for target in sorted({line.target for line in lines}):
@@ -138,7 +139,7 @@ async def preview_of(
 
 
 async def _unknown(database: "Database", target: str, lines: Sequence[Line], preview: Preview) -> Sequence[Line]:
-    """Those that the table does not have yet; the others are counted."""
+    """Return the lines without a request in the table; count the others."""
     from provisioner.postgres.recorded import asked_for
 
     fresh = {}
@@ -174,7 +175,7 @@ def _judge(line: Line, told: TargetAnswer, preview: Preview) -> None:
 
 
 def question(preview: Preview) -> str:
-    """What is asked before anything is written."""
+    """Return the question to ask before anything is written."""
     created = preview.new[PlannedOutcome.CREATE]
     others = preview.to_do - created - preview.new[PlannedOutcome.CONFLICT]
     if not created:
@@ -187,7 +188,7 @@ def question(preview: Preview) -> str:
 async def ask_target(
     settings: "Settings", database: "Database", target: str, requests: Iterable[Request]
 ) -> TargetAnswer:
-    """Log in once, read two lists, and see whether the keys of these requests are there, and are management keys.
+    """Log in once, read two lists, and check whether these requests' keys are available and are management keys.
 
     Raises `SettingsError`, `TargetUnusable` with what to do, `DatabaseUnavailable` and `DatabaseUnusable`.
     """

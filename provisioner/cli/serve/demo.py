@@ -196,7 +196,8 @@ def _report(console: "Console", audit: "Audit", state: dict[str, Any], left_behi
         "keys",
         f"{len(state['keys']) - spare} at OpenRouter, one for each of {len(state['rotations'])} rotations",
     )
-    _say(console, "", f"{spare} left behind by lost answers; {left_behind} rotations say by name which to delete")
+    named = several(left_behind, "rotation says", "rotations say")
+    _say(console, "", f"{spare} left behind by lost answers; {named} by name which to delete")
     for problem in audit.problems[:20]:
         console.print(f"[red]{'wrong':>13}[/red]  {problem}")
     if not audit.problems:

@@ -261,8 +261,10 @@ async def _work(database: "Database") -> AsyncIterator[Check]:
             )
         for found in _in_flight(target):
             yield found
-        if target.allowed:
-            yield ok("limit", f"{target.target} allows {several(target.permits or 0, 'create')} in {target.period:g} s")
+        if target.metered and target.permits and target.period:
+            yield ok("limit", f"{target.target} allows {several(target.permits, 'create')} in {target.period:g} s")
+        if target.limited_at is not None:
+            yield ok("limit", f"{target.target} is {target.operator_limit}")
 
 
 def _in_flight(target: "TargetReport") -> Iterator[Check]:

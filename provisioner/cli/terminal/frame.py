@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import typer
 
+from provisioner.cli.commands import COMMANDS, OWNER
 from provisioner.cli.terminal.output import tell_detail, tell_error, tell_warning
 from provisioner.cli.terminal.streams import OutputUnwritable, abandon, flush_output, prepare_streams
 from provisioner.core.errors import ProvisionerError, is_outage
@@ -36,16 +37,8 @@ EXIT_STATUSES: Final = (
 CONFIG_HELP: Final = "Settings file. Default: PROVISIONER_CONFIG, or config/provisioner.toml if it exists."
 DEBUG: Final = "PROVISIONER_LOG__LEVEL"
 FILES: Final = 16  # for an event loop, a connection and its certificates; libuv aborts the process if it gets none
-OWNER: Final = "owner"
-# The database role that a command needs, with the fewest rights. Commands that are not listed need no database.
+# Commands that show requesters their own requests, and readers all.
 _LOOKING: Final = ("status", "list", "show", "export", "rotations")
-ROLES: Final = {
-    **dict.fromkeys((*_LOOKING, "submit", "plan", "seal"), "requester"),
-    **dict.fromkeys(("verify",), "reader"),
-    **dict.fromkeys(("run", "doctor"), "worker"),
-    **dict.fromkeys(("retry", "cancel", "remove", "rekey", "pause", "resume", "limit"), OWNER),
-    **dict.fromkeys(("migrate", "grant", "keys", "onboard", "discover"), OWNER),
-}
 # The dynamic loader's messages about a library.
 _NO_MEMORY: Final = re.compile(r"failed to map segment|cannot allocate memory|out of memory", re.IGNORECASE)
 
@@ -175,16 +168,16 @@ def _advised(error: ProvisionerError) -> str:
 
 def _who_may() -> str:
     """Return the database role that this command is for."""
-    command = next((word for word in sys.argv[1:] if word in ROLES), "")
+    command = next((word for word in sys.argv[1:] if word in COMMANDS and COMMANDS[word].role), "")
     if not command:
         return "`provisioner grant` gives requesters, readers and workers their rights; operators must own the schema"
     if command == "keys" and "list" in sys.argv:
         return "`provisioner keys list` is for a reader; `provisioner grant --reader ROLE` makes one"
-    kind = ROLES[command]
-    if kind == OWNER:
+    role = COMMANDS[command].role
+    if role == OWNER:
         return f"`provisioner {command}` is for the role that owns the schema"
-    own = ", which sees its own requests, or a reader" if kind == "requester" and command in _LOOKING else ""
-    return f"`provisioner {command}` is for a {kind}{own}; `provisioner grant --{kind} ROLE` makes one"
+    own = ", which sees its own requests, or a reader" if command in _LOOKING else ""
+    return f"`provisioner {command}` is for a {role}{own}; `provisioner grant --{role} ROLE` makes one"
 
 
 def load(config: Path | None) -> "Settings":

@@ -1,6 +1,10 @@
 -- Ids between $1 and $2 (exclusive), at most $3, newest first if $4: where to look for a filter's matches. Each
 -- statement follows an index only as far as it is read. See `postgres/candidates.py`.
 
+-- :part page
+-- The next of them.
+ORDER BY CASE WHEN $4::boolean THEN id END DESC, id LIMIT $3
+
 -- :name prepare
 -- For this transaction: plan each statement for its arguments, use index scans, and stop after $1 milliseconds.
 SELECT
@@ -31,8 +35,7 @@ FROM (
 -- The given ids $5.
 SELECT g.id FROM unnest($5::bigint[]) AS g (id)
 WHERE g.id > $1 AND g.id < $2
-ORDER BY CASE WHEN $4::boolean THEN g.id END DESC, g.id
-LIMIT $3;
+{page};
 
 -- :name of_projects
 -- Requests of projects $5 at targets $6, or at any: the query jumps from one target to the next.
@@ -48,8 +51,7 @@ FROM (SELECT unnest($6::text[]) AS target UNION SELECT n.target FROM named AS n 
 CROSS JOIN unnest($5::uuid[]) AS p (project_id)
 JOIN provisioner.{requests} AS q ON q.target = t.target AND q.project_id = p.project_id
 WHERE q.id > $1 AND q.id < $2
-ORDER BY CASE WHEN $4::boolean THEN q.id END DESC, q.id
-LIMIT $3;
+{page};
 
 -- :name in_batches
 -- Requests in batches $5.
@@ -59,11 +61,9 @@ CROSS JOIN LATERAL (
     SELECT q.id
     FROM provisioner.{requests} AS q
     WHERE q.batch = b.batch AND q.id > $1 AND q.id < $2
-    ORDER BY CASE WHEN $4::boolean THEN q.id END DESC, q.id
-    LIMIT $3
+    {page}
 ) AS l
-ORDER BY CASE WHEN $4::boolean THEN l.id END DESC, l.id
-LIMIT $3;
+{page};
 
 -- :name apart
 -- Requests that ended without success, with status $5 and error codes $6 or any.
@@ -73,8 +73,7 @@ CROSS JOIN LATERAL (
     (
         SELECT a.id FROM provisioner.set_apart AS a
         WHERE $6::text[] IS NULL AND a.status = s.status AND a.id > $1 AND a.id < $2
-        ORDER BY CASE WHEN $4::boolean THEN a.id END DESC, a.id
-        LIMIT $3
+        {page}
     )
     UNION ALL
     SELECT o.id
@@ -82,12 +81,10 @@ CROSS JOIN LATERAL (
     CROSS JOIN LATERAL (
         SELECT a.id FROM provisioner.set_apart AS a
         WHERE a.error_code = e.error_code AND a.status = s.status AND a.id > $1 AND a.id < $2
-        ORDER BY CASE WHEN $4::boolean THEN a.id END DESC, a.id
-        LIMIT $3
+        {page}
     ) AS o
 ) AS l
-ORDER BY CASE WHEN $4::boolean THEN l.id END DESC, l.id
-LIMIT $3;
+{page};
 
 -- :name tried
 -- Requests whose last error is one of $5, whatever their state.
@@ -97,19 +94,25 @@ CROSS JOIN LATERAL (
     (
         SELECT s.id FROM provisioner.attempt_state AS s
         WHERE s.error_code = e.error_code AND s.id > $1 AND s.id < $2
-        ORDER BY CASE WHEN $4::boolean THEN s.id END DESC, s.id
-        LIMIT $3
+        {page}
     )
     UNION
     (
         SELECT a.id FROM provisioner.set_apart AS a
         WHERE a.error_code = e.error_code AND a.id > $1 AND a.id < $2
-        ORDER BY CASE WHEN $4::boolean THEN a.id END DESC, a.id
-        LIMIT $3
+        {page}
+    )
+    UNION
+    -- Never tried, and quarantined for it.
+    (
+        SELECT w.id FROM provisioner.waiting AS w
+        WHERE
+            w.quarantine IS NOT NULL AND provisioner.quarantine_code(w.quarantine) = e.error_code
+            AND w.id > $1 AND w.id < $2
+        {page}
     )
 ) AS l
-ORDER BY CASE WHEN $4::boolean THEN l.id END DESC, l.id
-LIMIT $3;
+{page};
 
 -- :name in_line
 -- Requests in line if $5, waiting if $6, in flight if $7.
@@ -118,26 +121,22 @@ FROM (
     (
         SELECT r.id FROM provisioner.ready AS r
         WHERE $5::boolean AND r.id > $1 AND r.id < $2
-        ORDER BY CASE WHEN $4::boolean THEN r.id END DESC, r.id
-        LIMIT $3
+        {page}
     )
     UNION
     (
         SELECT w.id FROM provisioner.waiting AS w
         WHERE $6::boolean AND w.id > $1 AND w.id < $2
-        ORDER BY CASE WHEN $4::boolean THEN w.id END DESC, w.id
-        LIMIT $3
+        {page}
     )
     UNION
     (
         SELECT f.id FROM provisioner.in_flight AS f
         WHERE $7::boolean AND f.id > $1 AND f.id < $2
-        ORDER BY CASE WHEN $4::boolean THEN f.id END DESC, f.id
-        LIMIT $3
+        {page}
     )
 ) AS l
-ORDER BY CASE WHEN $4::boolean THEN l.id END DESC, l.id
-LIMIT $3;
+{page};
 
 -- :name ends
 -- The oldest and the newest request between $1 and $2.
@@ -155,8 +154,7 @@ WHERE
     AND ($5::text[] IS NULL OR q.status = ANY ($5))
     AND ($6::text[] IS NULL OR q.target = ANY ($6))
     AND ($7::text IS NULL OR q.name ILIKE $7 OR q.project_name ILIKE $7 OR q.batch ILIKE $7)
-ORDER BY CASE WHEN $4::boolean THEN q.id END DESC, q.id
-LIMIT $3;
+{page};
 
 -- :name named_so
 -- Those of the requests $1 that have a name like $2, in order.
@@ -174,15 +172,13 @@ FROM (
     (
         SELECT q.id FROM provisioner.{requests} AS q
         WHERE q.name = $5 AND q.id > $1 AND q.id < $2
-        ORDER BY CASE WHEN $4::boolean THEN q.id END DESC, q.id
-        LIMIT $3
+        {page}
     )
     UNION
     (
         SELECT q.id FROM provisioner.{requests} AS q
         WHERE q.project_name IS NOT NULL AND lower(q.project_name) = $5 AND q.id > $1 AND q.id < $2
-        ORDER BY CASE WHEN $4::boolean THEN q.id END DESC, q.id
-        LIMIT $3
+        {page}
     )
     UNION
     (SELECT q.id FROM provisioner.{requests} AS q WHERE q.name ~>=~ $5 AND q.name ~<~ $6 LIMIT 2000)
@@ -194,5 +190,4 @@ FROM (
     )
 ) AS l
 WHERE l.id > $1 AND l.id < $2
-ORDER BY CASE WHEN $4::boolean THEN l.id END DESC, l.id
-LIMIT $3;
+{page};

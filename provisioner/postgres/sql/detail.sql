@@ -69,3 +69,9 @@ SELECT
     l.found
 FROM latest AS l
 ORDER BY l.ended_at, l.started_at;
+
+-- :name drift
+-- How what request $1 recorded differs from Infisical, and when it was last compared.
+SELECT s.drift, s.verified_at FROM provisioner.request_status AS s WHERE s.id = $1
+UNION ALL
+SELECT r.drift, r.verified_at FROM provisioner.rotation_status AS r WHERE r.id = $1;

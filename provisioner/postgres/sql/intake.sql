@@ -151,9 +151,8 @@ FROM repeated AS r
 ORDER BY r.columns = '{}', r.line
 LIMIT $1;
 
--- :name compare
--- What exists already, by target and state. Sealed credentials cannot be compared: each box is different, and is wiped
--- in the end.
+-- :part of_each_target
+-- How many lines of each target there are, and the states of the requests that exist.
 SELECT
     s.target,
     count(*) AS wanted,
@@ -166,11 +165,20 @@ SELECT
 FROM pg_temp.submitted AS s
 LEFT JOIN provisioner.connection_requests AS q
     ON q.target = s.target AND q.project_id = s.project_id AND q.name = s.name
-CROSS JOIN LATERAL (
-    SELECT q.id IS NOT NULL AND (
+
+-- :part other
+-- What of a request differs from its line.
         q.description IS DISTINCT FROM s.description
         OR q.on_conflict IS DISTINCT FROM s.on_conflict
         OR q.project_name IS DISTINCT FROM s.project_name
+
+-- :name compare
+-- What exists already, by target and state. Sealed credentials cannot be compared: each box is different, and is wiped
+-- in the end.
+{of_each_target}
+CROSS JOIN LATERAL (
+    SELECT q.id IS NOT NULL AND (
+        {other}
         OR (q.credential IS DISTINCT FROM s.credential AND NOT (q.credential LIKE 'sealed:%' AND s.credential LIKE 'sealed:%'))
     ) AS different
 ) AS d
@@ -179,23 +187,10 @@ ORDER BY s.target;
 
 -- :name compare_own
 -- The same for a role that only sees its own requests, and no credential.
-SELECT
-    s.target,
-    count(*) AS wanted,
-    count(*) FILTER (WHERE q.status = 'pending') AS pending,
-    count(*) FILTER (WHERE q.status = 'succeeded') AS succeeded,
-    count(*) FILTER (WHERE q.status = 'failed') AS failed,
-    count(*) FILTER (WHERE q.status = 'cancelled') AS cancelled,
-    count(*) FILTER (WHERE d.different) AS different,
-    min(s.line) FILTER (WHERE d.different) AS first_different
-FROM pg_temp.submitted AS s
-LEFT JOIN provisioner.connection_requests AS q
-    ON q.target = s.target AND q.project_id = s.project_id AND q.name = s.name
+{of_each_target}
 CROSS JOIN LATERAL (
     SELECT q.id IS NOT NULL AND (
-        q.description IS DISTINCT FROM s.description
-        OR q.on_conflict IS DISTINCT FROM s.on_conflict
-        OR q.project_name IS DISTINCT FROM s.project_name
+        {other}
     ) AS different
 ) AS d
 GROUP BY s.target

@@ -1,5 +1,9 @@
 -- Operators' actions, through the functions of the schema, so that the command line can do nothing that SQL could not.
 
+-- :part canonical
+-- The canonical name of a request's credential: names are compared without case, `_` as `-`.
+replace(lower(btrim(q.credential)), '_', '-')
+
 -- :name cancel
 -- Cancel requests $1 and count the outcomes.
 SELECT c.outcome AS word, count(*) AS requests FROM provisioner.cancel($1) AS c GROUP BY c.outcome;
@@ -77,10 +81,10 @@ SELECT
         ELSE 'sent'
     END AS word
 FROM provisioner.connection_requests AS q
-LEFT JOIN unnest($3::text[], $4::text[]) AS k (credential, print) ON k.credential = replace(lower(btrim(q.credential)), '_', '-')
+LEFT JOIN unnest($3::text[], $4::text[]) AS k (credential, print) ON k.credential = {canonical}
 WHERE
     q.id = ANY ($1::bigint[])
-    AND ($2::text[] IS NULL OR replace(lower(btrim(q.credential)), '_', '-') = ANY ($2::text[]))
+    AND ($2::text[] IS NULL OR {canonical} = ANY ($2::text[]))
 ORDER BY q.id;
 
 -- :name rekey
@@ -116,7 +120,7 @@ SELECT set_config('statement_timeout', $1, true);
 -- person waits.
 SELECT count(*) AS requests
 FROM provisioner.connection_requests AS q
-JOIN unnest($1::text[], $2::text[]) AS k (credential, print) ON k.credential = replace(lower(btrim(q.credential)), '_', '-')
+JOIN unnest($1::text[], $2::text[]) AS k (credential, print) ON k.credential = {canonical}
 WHERE
     q.status = 'succeeded' AND q.key_fingerprint <> k.print AND (NOT q.adopted OR q.on_conflict = 'replace')
     AND ($3::text IS NULL OR q.batch = $3);

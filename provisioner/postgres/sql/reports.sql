@@ -1,24 +1,30 @@
 -- The contents of `status`. Without a batch ($1 is NULL) they cover everything.
 
--- :name progress
--- The total, or batch $1 alone; then at most $2 batches, those with work left first, and then the latest first.
+-- :part shown
+-- What is shown of each.
 SELECT
     p.batch, p.total, p.requests, p.waiting, p.ready, p.in_flight, p.succeeded, p.failed, p.cancelled, p.removed, p.started_at,
     p.ended_at, p.ends_at, p.ends_why, p.retrying, p.quarantined, p.updating, p.removing, count(*) OVER () AS found
-FROM provisioner.batch_progress AS p
-WHERE $1::text IS NULL OR (NOT p.total AND p.batch = $1)
-ORDER BY p.total DESC, p.ended_at IS NOT NULL, p.started_at DESC, p.batch
-LIMIT $2;
 
--- :name progress_of_target
--- The same for target $3 alone. Its rotations have their own line, `TARGET/rotations`.
-SELECT
-    p.batch, p.total, p.requests, p.waiting, p.ready, p.in_flight, p.succeeded, p.failed, p.cancelled, p.removed, p.started_at,
-    p.ended_at, p.ends_at, p.ends_why, p.retrying, p.quarantined, p.updating, p.removing, count(*) OVER () AS found
-FROM provisioner.target_progress AS p
-WHERE p.target = $3 AND ($1::text IS NULL OR (NOT p.total AND p.batch = $1))
+-- :part page
+-- The total, or batch $1 alone; then at most $2 batches, those with work left first, and then the latest first.
+    AND ($1::text IS NULL OR (NOT p.total AND p.batch = $1))
 ORDER BY p.total DESC, p.ended_at IS NOT NULL, p.started_at DESC, p.batch
-LIMIT $2;
+LIMIT $2
+
+-- :name progress
+-- The progress of target $3 with all its lines, or of everything.
+{shown}
+FROM provisioner.progress AS p
+WHERE p.target IS NOT DISTINCT FROM $3::text
+{page};
+
+-- :name progress_of_line
+-- The progress of line $3 alone, such as `TARGET/rotations`.
+{shown}
+FROM provisioner.target_progress AS p
+WHERE p.target = $3
+{page};
 
 -- :name targets
 -- Each target with its pending work, its limiter's and operators' limits, and the number of workers that serve it. A
@@ -211,23 +217,25 @@ FROM (
         coalesce(c.error_code, '') AS error_code, sum(c.requests)::bigint AS requests, max(c.newest) AS newest,
         max(c.ended_at) AS newest_at
     FROM provisioner.request_counts AS c
-    WHERE c.status = 'failed' AND ($1::text IS NULL OR c.batch = $1) AND ($2::text IS NULL OR c.target = $2)
+    WHERE
+        c.status = 'failed' AND ($1::text IS NULL OR c.batch = $1)
+        AND ($2::text IS NULL OR $2 IN (c.target, split_part(c.target, '/', 1)))
     GROUP BY coalesce(c.error_code, '')
 ) AS g
 LEFT JOIN LATERAL (
     (
         SELECT q.id, q.error_message
-        FROM provisioner.connection_requests AS q
+        FROM provisioner.{own}requests AS q
         WHERE q.id = g.newest AND q.status = 'failed' AND coalesce(q.error_code, '') = g.error_code
     )
     UNION ALL
     (
         SELECT q.id, q.error_message
         FROM provisioner.{own}attempt_state AS s
-        JOIN provisioner.connection_requests AS q ON q.id = s.id
+        JOIN provisioner.{own}requests AS q ON q.id = s.id
         WHERE
             q.status = 'failed' AND coalesce(q.error_code, '') = g.error_code
-            AND ($1::text IS NULL OR q.batch = $1) AND ($2::text IS NULL OR q.target = $2)
+            AND ($1::text IS NULL OR q.batch = $1) AND ($2::text IS NULL OR $2 IN (q.target, split_part(q.target, '/', 1)))
         ORDER BY s.id DESC
         LIMIT 1
     )
@@ -331,11 +339,7 @@ WITH stuck AS (
     SELECT
         w.id, w.target, w.run_at, s.since, s.error_message IS NULL AS is_silent,
         CASE WHEN w.quarantine LIKE 'project:%' THEN 'project' WHEN w.quarantine LIKE '%:%' THEN w.quarantine END AS quarantine,
-        coalesce(
-            s.error_code,
-            CASE WHEN w.quarantine LIKE 'project:%' THEN 'permission_denied' WHEN w.quarantine LIKE 'credential:%' THEN 'credential_refused' END,
-            ''
-        ) AS error_code
+        coalesce(s.error_code, provisioner.quarantine_code(w.quarantine), '') AS error_code
     FROM provisioner.{own}waiting AS w
     LEFT JOIN provisioner.{own}attempt_state AS s ON s.id = w.id
     WHERE

@@ -41,7 +41,7 @@ def answer_of(body: object, *, status: int = 200, headers: Mapping[str, str] | N
 
 
 class Cut(Exception):
-    """The connection is gone and nothing more is to be done."""
+    """The connection is closed, and nothing more is to be done."""
 
 
 class Refusal(Exception):
@@ -97,7 +97,7 @@ class Bare(Refusal):
 
 
 class NoRoute(Bare):
-    """There is no such route."""
+    """The route does not exist."""
 
     def __init__(self, method: str, url: str) -> None:
         super().__init__(404, "Not Found", f"Route {method}:{url} not found")
@@ -133,7 +133,7 @@ class OpenRouterRefusal(Refusal):
 
 
 class Page(Refusal):
-    """A page of HTML, from a proxy or from the instance's own web interface."""
+    """An HTML page, from a proxy or from the instance's own web interface."""
 
     content_type = "text/html"
 
@@ -151,7 +151,7 @@ def internal(*, error: str = "InternalServerError", close: bool = False) -> Refu
 
 
 def not_found(message: str) -> Refusal:
-    """Return a 404 of the application."""
+    """Return the application's 404."""
     return Refusal(404, "NotFound", message)
 
 

@@ -25,14 +25,14 @@ KEEP_ALIVE = {"Connection": "keep-alive", "Keep-Alive": "timeout=72"}
 
 
 class PortTaken(OSError):
-    """Another program listens on the port already."""
+    """Another program already listens on the port."""
 
 
 class Simulator:
     """A simulated Infisical: `async with Simulator(Options()) as simulator` serves until the block ends.
 
-    It may share its event loop with the clients that talk to it. `clock` returns seconds since 1970 and rules windows,
-    lifetimes, lockouts and timestamps; delays are real time. Raises `SettingsError` for options that cannot be.
+    It may share its event loop with its clients. `clock` returns seconds since 1970 and determines windows, lifetimes,
+    lockouts and timestamps; delays are real time. Raises `SettingsError` for invalid options.
     """
 
     def __init__(self, options: Options | None = None, *, clock: Clock | None = None) -> None:
@@ -45,7 +45,7 @@ class Simulator:
         self._date = (0, "")
 
     async def __aenter__(self) -> Self:
-        """Listen; raise `PortTaken` if the port is in use."""
+        """Start listening. Raises `PortTaken` if the port is in use."""
         runner = web.ServerRunner(
             web.Server(self._handle, access_log=None, keepalive_timeout=KEPT),
             shutdown_timeout=SHUTDOWN_TIMEOUT,
@@ -66,7 +66,7 @@ class Simulator:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Stop listening and end what is still being answered."""
+        """Stop listening, and end the requests in progress."""
         if self._runner is not None and self._site is not None:
             await self._site.stop()
             waits = list(self.world.waits)
@@ -93,7 +93,7 @@ class Simulator:
 
     @property
     def identity_id(self) -> str:
-        """Its id, for logins with another issuer's token."""
+        """The identity's id, for logins with another issuer's token."""
         return self.world.identity.id
 
     @property
@@ -124,11 +124,11 @@ class Simulator:
                 await self.world.happening()
 
     def configure(self, **changes: Any) -> None:
-        """Change settings as POST /_simulator/settings does, by JSON or Python names; raise `SettingsError`."""
+        """Change settings as POST /_simulator/settings does, with JSON or Python names. Raises `SettingsError`."""
         control.change(self.world, changes)
 
     def announcement(self) -> dict[str, Any]:
-        """Return what the command line prints when it listens."""
+        """Return what the command line prints when the server listens."""
         return {
             "url": self.url,
             "clientId": self.client_id,
@@ -141,7 +141,7 @@ class Simulator:
         if request.path.startswith(control.ROUTES):
             return self._response(await control.answer(self.world, request), keep=request.keep_alive)
         answer = await pipeline.answer(self.world, request)
-        # After a cut nobody reads this: aiohttp notices that the connection is gone and drops it.
+        # After a cut nobody reads this: aiohttp notices the closed connection and drops it.
         return web.Response() if answer is None else self._response(answer, keep=request.keep_alive)
 
     def _response(self, answer: Answer, *, keep: bool) -> web.Response:

@@ -1,6 +1,6 @@
 """Everything that the seed decides: ids, secrets, and which create meets which fault.
 
-Standard library only: the command line reads `FAULTS` for its help.
+Standard library only, because the command line reads `FAULTS` for its help.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ FAULTS: dict[str, str] = {
     "openrouter-429": "OpenRouter throttles the check of the key: 401 at once, without a retry",
     "openrouter-down": "OpenRouter cannot be reached: 401 after the retries",
 }
-"""Every fault of a create by its name, with what it does."""
+"""Every fault of a create by name, with its effect."""
 ROTATION_FAULTS: dict[str, str] = {
     **{
         name: text.replace("the row", "the rotation")
@@ -39,7 +39,7 @@ ROTATION_FAULTS: dict[str, str] = {
 
 
 def check_shares(shares: Mapping[str, object], known: Mapping[str, str] = FAULTS) -> dict[str, float]:
-    """Return the shares as numbers, or raise `ValueError` that says what is wrong with them."""
+    """Return the shares as numbers. Raises `ValueError` saying what is wrong with them."""
     checked: dict[str, float] = {}
     for name, share in shares.items():
         if name not in known:
@@ -54,7 +54,7 @@ def check_shares(shares: Mapping[str, object], known: Mapping[str, str] = FAULTS
 
 
 def parse_faults(text: str, known: Mapping[str, str] = FAULTS) -> dict[str, float]:
-    """Read `NAME=SHARE,…`, such as `cut-after-commit=0.02,html-502=0.01`, or raise `ValueError`."""
+    """Parse `NAME=SHARE,…`, such as `cut-after-commit=0.02,html-502=0.01`. Raises `ValueError`."""
     shares: dict[str, object] = {}
     for part in filter(None, (piece.strip() for piece in text.split(","))):
         name, equals, share = part.partition("=")
@@ -73,10 +73,10 @@ def _stream(seed: int, purpose: str) -> Random:
 
 
 class Faults:
-    """Decides which creates meet which fault: the same for the same seed and shares, in the order of the creates.
+    """Decides which creates meet which fault: determined by seed, shares, and the order of the creates.
 
-    One draw belongs to one create that got past token and rate limit. `peek` shows the draw of the next such create,
-    `advance` uses it up; a create that was turned away earlier leaves it to the next one.
+    One draw belongs to one create that passed token check and rate limit. `peek` shows the draw of the next such
+    create, and `advance` uses it up; a create that was refused earlier leaves it to the next one.
     """
 
     def __init__(self, seed: int, shares: Mapping[str, float], purpose: str = "faults") -> None:
@@ -95,7 +95,7 @@ class Faults:
         self._draw = self._random.random()
 
     def peek(self) -> str | None:
-        """Return the fault that the next create meets, if any."""
+        """Return the next create's fault, if any."""
         edge = 0.0
         for name, share in self.shares.items():
             edge += share
@@ -113,7 +113,7 @@ class Faults:
 
 
 class Seeds:
-    """Every id and secret of the simulator."""
+    """All ids and secrets of the simulator."""
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
@@ -138,7 +138,7 @@ class Seeds:
         return "req-" + "".join(self._requests.choices(ascii_letters + digits, k=14))
 
     def ciphertext_hash(self) -> str:
-        """Return the hash of a fresh encryption: never the same twice, whatever was encrypted."""
+        """Return the hash of a new encryption: always different, whatever was encrypted."""
         return hashlib.sha256(self._nonces.randbytes(28)).hexdigest()
 
     def jitter(self) -> float:

@@ -17,7 +17,7 @@ DESCRIPTION_COLUMN: Final = 255
 
 
 async def create(exchange: Exchange) -> dict[str, Any]:
-    """POST: validate, authorize, ask OpenRouter, insert; a fault may come in between."""
+    """POST: validate, authorize, ask OpenRouter, insert; a fault may strike in between."""
     world = exchange.world
     wanted = validation.create(exchange.body)
     world.authorize(wanted.project_id, "create-app-connections")
@@ -33,7 +33,7 @@ async def create(exchange: Exchange) -> dict[str, Any]:
 
 def _insert(world: World, wanted: NewConnection) -> Connection:
     if wanted.project_id and not world.has_project(wanted.project_id):
-        raise not_found(f"Project with ID '{wanted.project_id}' not found")  # deleted while OpenRouter was asked
+        raise not_found(f"Project with ID '{wanted.project_id}' not found")  # deleted during the call to OpenRouter
     _check_description(wanted.description, error="Create")
     if wanted.project_id == "":
         # The server reports every violation of a foreign key like this.

@@ -29,15 +29,15 @@ T = TypeVar("T")
 RESET: Final = struct.pack("ii", 1, 0)
 SLOW: Final = 1.0  # seconds
 MAX_BYTES: Final = 1024 * 1024
-# Stands for a body that was not read.
+# Stands for a body that was too large to read.
 TOO_LARGE: Final = b"\0too large"
-# A DELETE that announces JSON of length 0 is refused; one that announces only JSON is not.
+# A DELETE that declares JSON of length 0 is refused; one that only declares JSON is not.
 LENGTHS: Final = {"Content-Length", "Transfer-Encoding"}
 
 
 @dataclass(slots=True, kw_only=True)
 class Exchange:
-    """One request and what becomes of it."""
+    """One request and its result."""
 
     world: World
     request: web.BaseRequest
@@ -57,7 +57,7 @@ class Exchange:
 
     @property
     def address(self) -> str:
-        """The client's address, as the load balancer tells it."""
+        """The client's address according to the load balancer."""
         forwarded = self.request.headers.get("X-Forwarded-For")
         return forwarded.partition(",")[0].strip() if forwarded else self.request.remote or ""
 
@@ -164,7 +164,7 @@ class Exchange:
             self.request.transport.close()
 
     def reset(self) -> NoReturn:
-        """Break the connection as a dead proxy would: the client sees a reset."""
+        """Reset the connection, as a dead proxy would."""
         self.is_cut = True
         transport = self.request.transport
         if transport is not None:
@@ -175,7 +175,7 @@ class Exchange:
     # The body.
 
     async def read(self) -> bytes:
-        """Return the body as it came, or `TOO_LARGE`; raise `Cut` when the client left before its end."""
+        """Return the body, or `TOO_LARGE`. Raises `Cut` if the client left before its end."""
         if (self.request.content_length or 0) > MAX_BYTES:
             return TOO_LARGE
         try:
@@ -221,7 +221,7 @@ def _json(raw: bytes) -> Any:
     try:
         value = orjson.loads(text)
     except ValueError:
-        # Half of a surrogate pair is good JSON; the database stores it as the replacement character.
+        # A lone surrogate is valid JSON; the database stores it as the replacement character.
         lenient = json.dumps(json.loads(text, parse_constant=_refuse), ensure_ascii=False)
         value = orjson.loads(lenient.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace"))
     _check_prototypes(value)

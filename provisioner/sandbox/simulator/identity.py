@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 LONGEST: Final = 7_776_000
-"""The life of a token without a time to live, in seconds."""
+"""The lifetime of a token without a time to live, in seconds."""
 
 SCHEME_LENGTH: Final = len("Bearer ")
 ATTEMPTS: Final = 3
@@ -143,7 +143,7 @@ def _refused_login(world: World, message: str, *, count: str = "refused") -> Ref
 
 
 def mint(world: World, *, ttl: int, max_ttl: int = 0, uses_limit: int = 0) -> str:
-    """Return a new access token that lives `ttl` seconds; 0 is for ever."""
+    """Return a new access token that lives `ttl` seconds; 0 means for ever."""
     now = world.clock()
     token = Token(id=world.seeds.uuid(), ttl=ttl, max_ttl=max_ttl, uses_limit=uses_limit, created=now, renewed=now)
     world.tokens[token.id] = token
@@ -167,7 +167,7 @@ def authenticate(world: World, authorization: str | None) -> Token:
     """Return the token in a header, or refuse it. This counts as one use of the token."""
     if not authorization:
         raise _unauthorized("Token missing")
-    # The server cuts off seven characters, whatever they are.
+    # The server removes seven characters, whatever they are.
     text = authorization[SCHEME_LENGTH:]
     if text.startswith("st."):
         raise not_found(f"Service token with ID '{text.split('.')[1]}' not found")
@@ -228,7 +228,7 @@ def _revoked(what: str) -> str:
 
 
 def expired() -> Refusal:
-    """Return the refusal of a token that has expired."""
+    """Return the refusal of an expired token."""
     return _invalid(EXPIRED)
 
 
@@ -244,7 +244,7 @@ def _unauthorized(message: str) -> Refusal:
 
 
 def encode(raw: bytes) -> str:
-    """Return bytes as a part of a token."""
+    """Encode bytes as a part of a token."""
     return urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
@@ -264,13 +264,13 @@ def signature(key: bytes, text: str) -> str:
 
 
 def sign(payload: dict[str, Any], key: bytes) -> str:
-    """Return the token of this payload."""
+    """Return the token with this payload."""
     text = f"{HEADER}.{encode(orjson.dumps(payload))}"
     return f"{text}.{signature(key, text)}"
 
 
 def decode_unverified(token: str) -> dict[str, Any] | None:
-    """Return the payload without looking at the signature; None if it cannot be read."""
+    """Return the payload without checking the signature; None if it cannot be read."""
     parts = token.split(".")
     payload = _decode(parts[1]) if len(parts) == PARTS else None
     return cast("dict[str, Any]", payload) if isinstance(payload, dict) else None

@@ -32,7 +32,7 @@ class Verdict:
     reset: int
 
     def headers(self) -> dict[str, str]:
-        """Return the headers that the answer carries."""
+        """Return the headers of the answer."""
         headers = {
             "x-ratelimit-limit": str(self.limit),
             "x-ratelimit-remaining": str(self.remaining),
@@ -50,14 +50,14 @@ class _Window:
 class Limiter:
     """A fixed window for each client address and route, which starts with its first request.
 
-    Times are seconds of any steady clock, given with each call.
+    Times are seconds of any steady clock, passed to each call.
     """
 
     def __init__(self) -> None:
         self._windows: dict[tuple[str, str], _Window] = {}
 
     def hit(self, *, address: str, route: str, limit: int, length: float, now: float) -> Verdict:
-        """Count one request of this address to this route. A request over the limit does not extend the window."""
+        """Count one request from this address to this route. A request over the limit does not extend the window."""
         key = (address, route)
         window = self._windows.get(key)
         if window is None or now >= window.started + length:
@@ -81,17 +81,17 @@ class _Waiting:
 
 @dataclass(slots=True, kw_only=True)
 class Pool:
-    """The server's database connections and its one thread: what makes too many creates at once stop a real server.
+    """The server's database connections and its one thread: the reason why too many creates at once stop a real server.
 
-    Connections are handed out first come, first served; without a size there is no end of anything. A create holds one
-    for its transaction and takes a second one inside it, to encrypt. Once every connection is held by a transaction
-    that waits for its second, nothing moves until the waiting ends in errors, for everybody.
+    Connections are handed out in order of arrival; without a size they are unlimited. A create holds one for its
+    transaction and takes a second one inside it, to encrypt. Once every connection is held by a transaction that waits
+    for its second, nothing moves until the waiting ends in errors, for everybody.
 
-    The figures are those of a recorded server with ten connections: eleven creates at once are done in no time, twelve
-    stand still for a minute and eight of them fail. They come from three rules. The thread takes turns, first come
-    first served, one before a create asks OpenRouter and one inside its transaction. The first two transactions inside
-    have their second connection before the others begin. A wait that ends takes with it those that began in the same
-    few turns: the rollback that would have helped them comes too late.
+    The figures are those of a recorded server with ten connections: eleven creates at once finish immediately; twelve
+    hang for a minute, and eight of them fail. They follow from three rules. The thread takes turns in order of arrival,
+    one before a create calls OpenRouter and one inside its transaction. The first two transactions have their second
+    connection before the others begin. A wait that times out also ends those that began in the same few turns: the
+    rollback that would have helped them comes too late.
     """
 
     world: "World"
@@ -133,7 +133,7 @@ class Pool:
 
     @asynccontextmanager
     async def transaction(self, exchange: "Exchange") -> AsyncIterator[None]:
-        """Hold one connection, encrypt with a second one, and run the block; then both are free again."""
+        """Hold one connection, encrypt with a second one, and run the block; then release both."""
         if not self.world.settings.pool:
             yield
             return
@@ -193,7 +193,7 @@ class Pool:
     def _end_waits(self) -> None:
         self._alarm = None
         now = asyncio.get_running_loop().time()
-        # Half a millisecond: a timer may fire a little early.
+        # Half a millisecond, because a timer may fire slightly early.
         if self._queue and self._queue[0].since + self.world.settings.pool_wait <= now + 0.0005:
             last = self._queue[0].turn + TOGETHER
             while self._queue and self._queue[0].turn < last:

@@ -87,7 +87,7 @@ class Connection:
     used_by: set[str] = field(default_factory=set)
 
     def public(self, organization_id: str) -> dict[str, Any]:
-        """Return the fields that the API shows."""
+        """Return the fields that the API returns."""
         return {
             "id": self.id,
             "name": self.name,
@@ -132,10 +132,10 @@ class CreateRecord:
 
 @dataclass(slots=True, kw_only=True)
 class Key:
-    """One ordinary API key at OpenRouter. It can spend money from the moment it is issued until it is revoked.
+    """One ordinary API key at OpenRouter. It can spend money from its creation until it is revoked.
 
-    `made_by` is the fingerprint of the management key that asked for it. `rotation_id` is the rotation that has it;
-    None where whatever asked for it failed afterwards: nobody knows the key, and it stays.
+    `made_by` is the fingerprint of the management key that requested it. `rotation_id` is the rotation that has it;
+    None if the create failed afterwards: nobody knows the key, and it remains.
     """
 
     hash: str
@@ -151,7 +151,7 @@ class Key:
 
 @dataclass(slots=True, kw_only=True)
 class Rotation:
-    """One rotation; `keys` are those it has at OpenRouter, the newest last."""
+    """One rotation; `keys` are its keys at OpenRouter, newest last."""
 
     id: str
     name: str
@@ -175,17 +175,17 @@ class Rotation:
 
     @property
     def folder(self) -> tuple[str, str, str]:
-        """Where it is."""
+        """Its folder."""
         return (self.project_id, self.environment, self.path)
 
     @property
     def place(self) -> Place:
-        """What no other rotation shares."""
+        """Its unique place."""
         return (*self.folder, self.name)
 
     @property
     def secret(self) -> Place:
-        """Where its key is written."""
+        """The place of the secret with its key."""
         return (*self.folder, self.secret_name)
 
 
@@ -204,13 +204,13 @@ class Secret:
 
     @property
     def place(self) -> Place:
-        """Where it is."""
+        """Its place."""
         return (self.project_id, self.environment, self.path, self.name)
 
 
 @dataclass(slots=True, kw_only=True)
 class Token:
-    """What the database knows about an access token; `ttl`, `max_ttl` and `uses_limit` of 0 mean no limit."""
+    """The record of an access token; 0 in `ttl`, `max_ttl` and `uses_limit` means no limit."""
 
     id: str
     ttl: int
@@ -224,7 +224,7 @@ class Token:
 
 @dataclass(slots=True, kw_only=True)
 class MachineIdentity:
-    """The one machine identity: its client secret, and how failed attempts lock it out."""
+    """The one machine identity: its client secret, and its lockout after failed attempts."""
 
     id: str
     client_id: str

@@ -40,15 +40,15 @@ class SettingsError(ValueError):
 class Options:
     """How the simulated Infisical behaves. Everything except the ids can be changed while it runs.
 
-    Times are in seconds; for each time to live and number of uses, 0 means no limit. Limits are requests a `window` for
-    each route and client address. The same `seed` gives the same ids, secrets and faults. `client_id` and
-    `client_secret` left out are derived from the seed.
+    Times are in seconds; 0 means no limit for times to live and numbers of uses. Limits are requests per `window` for
+    each route and client address. The same `seed` gives the same ids, secrets and faults. If `client_id` and
+    `client_secret` are omitted, they are derived from the seed.
     """
 
     port: int = 0
-    """The TCP port on 127.0.0.1; 0 takes a free one."""
+    """The TCP port on 127.0.0.1; 0 chooses a free one."""
     mode: Mode = "cloud"
-    """`cloud` limits rates; `self-hosted` has neither a limiter nor its headers."""
+    """`cloud` limits rates; `self-hosted` has neither a rate limiter nor its headers."""
     write_limit: int = 200
     read_limit: int = 350
     login_limit: int = 200
@@ -57,7 +57,7 @@ class Options:
     latency: float = 0.0
     """How long every request waits before it is processed."""
     projects: int = 10
-    """How many projects there are."""
+    """The number of projects."""
     any_project: bool = False
     """Accept any UUID as a project of the organization."""
     client_id: str | None = None
@@ -65,22 +65,22 @@ class Options:
     secret_ttl: int = 0
     secret_uses: int = 0
     token_ttl: int = 2_592_000
-    """How long an access token lives."""
+    """The lifetime of an access token."""
     token_max_ttl: int = 0
     token_uses: int = 0
     organization_slug: str = ""
     """The organization that logins may name; if empty, they may name none."""
     faults: Mapping[str, float] = field(default_factory=dict)
-    """The share of the creates that each named fault strikes, see `chance.FAULTS`."""
+    """The share of creates that each named fault strikes; see `chance.FAULTS`."""
     rotation_faults: Mapping[str, float] = field(default_factory=dict)
-    """The same for creates of rotations, see `chance.ROTATION_FAULTS`."""
+    """The same for creates of rotations; see `chance.ROTATION_FAULTS`."""
     change_faults: Mapping[str, float] = field(default_factory=dict)
-    """The same for changes and deletions of both, by the names of `faults`."""
+    """The same for updates and deletions of both, by the names of `faults`."""
     secrets: Sequence[Mapping[str, object]] = field(default=(), repr=False)
     """Secrets that exist from the start, in the form of the setting `secrets`."""
     seed: int = 0
     cut_after: float = 100.0
-    """How long a request may go unanswered before its connection is cut; its work goes on."""
+    """How long a request may go unanswered before its connection is cut; its work continues."""
     late_by: float = 0.5
     """How long after the cut the fault `late-commit` inserts its row."""
     replica_lag: float = 0.0
@@ -90,7 +90,7 @@ class Options:
     clock_offset: float = 0.0
     """The server's clock minus the real one: in `Date`, `createdAt` and `updatedAt`."""
     upstream_pace: float = 1.0
-    """Multiplies every delay of the call to OpenRouter: 0.01 makes tests a hundred times faster."""
+    """A factor for every delay of the call to OpenRouter: 0.01 makes tests a hundred times faster."""
     pool: int = 10
     """How many database connections the server has; 0 means unlimited, and creates take no time."""
     pool_wait: float = 60.0

@@ -54,7 +54,7 @@ CreatesOf = Literal["creates", "rotation_creates"]
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One route; without `budget` it is exempt from the limiter, which counts by pattern.
+    """One route; without `budget` it is exempt from the rate limiter, which counts by pattern.
 
     `faults` and `creates` name the world's faults that may strike it, and its list of creates.
     """
@@ -69,7 +69,7 @@ class Route:
 
     @property
     def pattern(self) -> str:
-        """What the limiter and the counts call it."""
+        """Its name for the limiter and the counts."""
         return f"{self.method} {self.path}"
 
 
@@ -170,7 +170,7 @@ async def answer(world: World, request: web.BaseRequest) -> Answer | None:
         return BadUrl(path).answer("")
     found = match(request.method, path)
     if found and found.route.action is projects.get_secret and world.settings.old_secrets:
-        found = None  # a server from before that route
+        found = None  # a server that is older than the route
     route = found.route if found else None
     exchange = Exchange(
         world=world,
@@ -237,7 +237,7 @@ def _no_route(exchange: Exchange) -> Answer:
         return Answer(status=400, body=b"Invalid Preflight Request", content_type="text/plain")
     outside = request.method == "GET" and not request.path.startswith("/api")
     if settings.mode == "self-hosted" and settings.web_interface and outside:
-        # A self-hosted instance serves its web interface under every other path.
+        # A self-hosted instance serves its web interface under all other paths.
         raise Page(200, "Infisical")
     raise NoRoute(request.method, request.raw_path)
 
@@ -273,7 +273,7 @@ def _admit(exchange: Exchange, route: Route, raw: bytes) -> None:
 
 def _authenticate(exchange: Exchange, route: Route) -> Token | None:
     headers = exchange.request.headers
-    if route.action is openrouter.describe:  # who is asked there is OpenRouter, and the bearer a key of its own
+    if route.action is openrouter.describe:  # this call goes to OpenRouter, and the bearer is one of its keys
         return None
     if "X-Api-Key" in headers:
         message = "API key authentication is not supported anymore. Please switch to using machine identities."

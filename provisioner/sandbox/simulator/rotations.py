@@ -1,7 +1,7 @@
-"""The secret rotations: each makes a key at OpenRouter with a connection's management key and writes it into a secret.
+"""The rotation routes: each rotation makes a key at OpenRouter with a management key, and writes it into a secret.
 
-The order of the checks is the server's, and so is what is missing: where anything fails after OpenRouter has made the
-key, nothing takes the key back.
+The order of the checks is the server's, and so is its omission: if anything fails after OpenRouter has made the key,
+nothing revokes the key.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -62,7 +62,7 @@ async def create(exchange: Exchange) -> dict[str, Any]:
 
 
 def _checked(world: World, wanted: NewRotation) -> Connection:
-    """Return the connection to use, if nothing stands in the way."""
+    """Return the connection to use, unless a check fails."""
     _check_plan(world, "create")
     _authorize(world, wanted.project_id, "create")
     _check_folder(world, wanted.project_id, wanted.environment, wanted.path)
@@ -196,7 +196,7 @@ async def delete(exchange: Exchange) -> dict[str, Any]:
     revoking = exchange.asked("revokeGeneratedCredentials") == "true"
     if revoking and not openrouter.is_well(world):
         message = "Failed to delete OpenRouter API key: Request failed with status code 503"
-        raise Refusal(400, "BadRequest", message)  # the keys go first, and nothing else without them
+        raise Refusal(400, "BadRequest", message)  # keys are revoked first, and nothing else happens if that fails
     world.release_secret(rotation.secret, delete=exchange.asked("deleteSecrets") == "true")
     for key in rotation.keys:
         if revoking:
@@ -238,7 +238,7 @@ def _shown(world: World, one: Rotation) -> dict[str, Any]:
 
 
 def public(world: World, one: Rotation) -> dict[str, Any]:
-    """Return the fields that the API shows."""
+    """Return the fields that the API returns."""
     folder = world.seeds.named_uuid(f"folder {one.project_id} {one.environment} {one.path}")
     environment = world.seeds.named_uuid(f"environment {one.project_id} {one.environment}")
     rotated = world.stamp(one.rotated_at)
@@ -272,7 +272,7 @@ def public(world: World, one: Rotation) -> dict[str, Any]:
 
 
 def _folder_path(path: str) -> str:
-    """Return a path as the server compares it."""
+    """Return a path in the form that the server compares."""
     return path.rstrip("/") or "/"
 
 

@@ -147,7 +147,7 @@ def length_in_utf16(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode("utf-16-le")) // 2
 
 
-# What connections and rotations have in common.
+# Shared by connections and rotations.
 
 
 def _name(value: object, issues: _Issues) -> str:
@@ -294,7 +294,7 @@ def _auto(value: object, issues: _Issues) -> bool:
 def _interval(value: object, issues: _Issues) -> int:
     path = ("rotationInterval",)
     try:
-        days = int(value)  # type: ignore[call-overload]  # the server coerces whatever comes
+        days = int(value)  # type: ignore[call-overload]  # the server coerces any value
     except (TypeError, ValueError):
         issue = {"code": "invalid_type", "expected": "number", "received": "nan", "path": list(path)}
         issues.append(issue | {"message": "Expected number, received nan"})

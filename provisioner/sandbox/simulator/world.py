@@ -113,12 +113,12 @@ class World:
         return record
 
     def count(self, pattern: str, outcome: str) -> None:
-        """Count one request of a route by its outcome: a status, or `cut`."""
+        """Count one request to a route by its outcome: a status, or `cut`."""
         outcomes = self.requests.setdefault(pattern, {})
         outcomes[outcome] = outcomes.get(outcome, 0) + 1
         self.happened()
 
-    # Projects, and what the identity may do in them.
+    # Projects, and the identity's permissions in them.
 
     def add_projects(self, projects: Iterable[str]) -> None:
         """Add these projects."""
