@@ -6,7 +6,7 @@ Each becomes a layer that remembers how the user named every value, and collects
 import os
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -184,13 +184,13 @@ def file(config: Path | None, environ: Mapping[str, str], base: Path) -> Layer:
     return layer
 
 
-def defaults() -> Layer:
-    """Return what exists without being set: the target and the credential named `default`."""
-    layer = Layer(Path())
-    for setting, value in (
-        (("targets", "default", "url"), DEFAULT_URL),
-        (("credentials", "default", "env"), OPENROUTER_KEY),
-    ):
+def defaults(above: Sequence[Layer]) -> Layer:
+    """Return what exists without being set: the credential `default`, and the target, unless only others are set."""
+    layer, targets = Layer(Path()), {setting[1] for one in above for setting in one.given if setting[0] == "targets"}
+    existing: list[tuple[Setting, str]] = [(("credentials", "default", "env"), OPENROUTER_KEY)]
+    if not targets or "default" in targets:
+        existing.append((("targets", "default", "url"), DEFAULT_URL))
+    for setting, value in existing:
         layer.add(setting, Given(value, dotted(setting), "default"))
     return layer
 

@@ -68,8 +68,8 @@ def load_settings(
         environment(environ, base),
         ecosystem(environ, base),
         file(config, environ, base),
-        defaults(),
     ]
+    layers.append(defaults(layers))
     problems = [problem for layer in layers for problem in layer.problems]
     if problems:
         raise SettingsError(*problems)
@@ -82,13 +82,14 @@ def load_settings(
         raise SettingsError(*(_sentence(problem, given) for problem in error.errors(include_url=False))) from None
     if problems := doubled(settings.targets):
         raise SettingsError(*problems)
-    if astray := [
-        name for name, one in settings.credentials.items() if one.target and one.target not in settings.targets
-    ]:
+    asked: dict[Setting, str] = {
+        ("credentials", name, "target"): one.target for name, one in settings.credentials.items() if one.target
+    }
+    if settings.discover.seconds is not None:
+        asked["discover", "target"] = settings.discover.target
+    if astray := [setting for setting, target in asked.items() if target not in settings.targets]:
         there = ", ".join(settings.targets)
-        raise SettingsError(
-            *(f"{_name([('credentials', name, 'target')], given)} has to be one of: {there}" for name in astray)
-        )
+        raise SettingsError(*(f"{_name([setting], given)} has to be one of: {there}" for setting in astray))
     return settings
 
 

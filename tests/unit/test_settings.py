@@ -57,6 +57,13 @@ class TestDefaults:
         assert (target.write_limit, target.timeout, target.allow_http) == ("auto", 105.0, False)
         assert settings.credentials["default"].env == "OPENROUTER_PROVISIONING_KEY"
 
+    def test_have_no_default_target_if_only_others_are_set(self, here: Path) -> None:
+        """Whoever names all targets need not log in to one more; any value for `default` brings it back."""
+        others = '[targets.eu]\nurl = "https://eu.infisical.com"\n'
+        assert set(load(here, others).targets) == {"eu"}
+        assert set(load(here, others, {"INFISICAL_TOKEN": "t"}).targets) == {"eu", "default"}
+        assert set(load(here, others + "[targets.default]\nmax_in_flight = 4").targets) == {"eu", "default"}
+
 
 class TestPrecedence:
     """Command line over environment over the ecosystem's variables over file over defaults."""
@@ -131,7 +138,7 @@ class TestNames:
         settings = load(
             here, '[targets.EU_West]\nurl = "https://a"', {"PROVISIONER_TARGETS__EU_WEST__MAX_IN_FLIGHT": "7"}
         )
-        assert set(settings.targets) == {"default", "eu-west"}
+        assert set(settings.targets) == {"eu-west"}
         assert (settings.targets["eu-west"].url, settings.targets["eu-west"].max_in_flight) == ("https://a", 7)
 
     def test_credentials_can_be_infisical_secrets(self, here: Path) -> None:
@@ -153,6 +160,13 @@ class TestNames:
         assert (found.target, found.kept) == ("eu-west", 60.0)
         with pytest.raises(SettingsError, match=r"\[credentials.a\] target in .* has to be one of: default$"):
             load(here, secret, {})
+
+    def test_discovery_asks_a_target_that_is_configured(self, here: Path) -> None:
+        """A target that nobody configured would be asked by no worker, without a word."""
+        toml = '[targets.eu]\nurl = "https://eu.infisical.com"\n[discover]\nevery = "1h"\n'
+        with pytest.raises(SettingsError, match=r"discover.target has to be one of: eu$"):
+            load(here, toml)
+        assert load(here, toml + 'target = "eu"').discover.target == "eu"
 
 
 class TestSecretFiles:

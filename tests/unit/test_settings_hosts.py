@@ -127,6 +127,7 @@ def test_a_target_takes_the_environments_proxy_unless_it_has_its_own() -> None:
     environ = {
         "HTTPS_PROXY": PROXY,
         "NO_PROXY": ".internal",
+        "INFISICAL_HOST": "https://us.infisical.com",
         "PROVISIONER_TARGETS__B__URL": "https://vault.internal",
         "PROVISIONER_TARGETS__C__URL": OWN,
         "PROVISIONER_TARGETS__C__PROXY": "http://own:3128",
@@ -171,7 +172,7 @@ def test_one_infisical_under_two_names_is_refused(more: dict[str, str], refused:
     """Two targets with one host and one identity would record one connection twice."""
     environ = {**TWO, **more}
     if not refused:
-        assert set(load_settings(environ=environ).targets) == {"a", "b", "default"}
+        assert set(load_settings(environ=environ).targets) == {"a", "b"}
         return
     with pytest.raises(SettingsError, match=r"^targets\.b is the same Infisical as targets\.a with the same machine"):
         load_settings(environ=environ)
