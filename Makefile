@@ -25,10 +25,10 @@ $(VENV)/.dev: $(VENV)/.runtime tests/requirements.lock
 demo: $(VENV)/.runtime ## run the whole product on this machine
 	@$(BIN)/provisioner demo
 
-# Four processes on two cores: the tests mostly wait for events. Each would compile all tests anew without bytecode.
+# Six processes on two cores: the tests mostly wait for events. Each would compile all tests anew without bytecode.
 test: export PYTHONDONTWRITEBYTECODE =
 test: $(VENV)/.dev ## run the whole test suite
-	@$(BIN)/python -m pytest -n 4 --dist loadgroup
+	@$(BIN)/python -m pytest -n 6 --dist loadgroup
 
 # On one major the tests that look at databases take about a minute.
 POSTGRES_TESTS = $(addprefix tests/integration/test_,schema.py schema_rules.py migrate.py queue.py queue_plan.py \

@@ -176,7 +176,9 @@ BEGIN
     IF connections <> '{}' THEN
         UPDATE provisioner.connection_requests AS q
         SET
-            status = finish.status, finished_at = clock_timestamp(),
+            status = finish.status,
+            -- A failed request that is put aside ended when it failed.
+            finished_at = CASE WHEN finish.status = 'cancelled' THEN coalesce(q.finished_at, clock_timestamp()) ELSE clock_timestamp() END,
             error_code = CASE WHEN finish.status = 'cancelled' THEN q.error_code ELSE code END,
             error_message = CASE WHEN finish.status = 'cancelled' THEN q.error_message ELSE message END,
             attempts = coalesce((SELECT s.sent FROM provisioner.attempt_state AS s WHERE s.id = q.id), q.attempts),
@@ -188,7 +190,8 @@ BEGIN
     IF rotations <> '{}' THEN
         UPDATE provisioner.rotation_requests AS r
         SET
-            status = finish.status, finished_at = clock_timestamp(),
+            status = finish.status,
+            finished_at = CASE WHEN finish.status = 'cancelled' THEN coalesce(r.finished_at, clock_timestamp()) ELSE clock_timestamp() END,
             error_code = CASE WHEN finish.status = 'cancelled' THEN r.error_code ELSE code END,
             error_message = CASE WHEN finish.status = 'cancelled' THEN r.error_message ELSE message END,
             attempts = coalesce((SELECT s.sent FROM provisioner.attempt_state AS s WHERE s.id = r.id), r.attempts)
@@ -469,7 +472,8 @@ $$;
 CREATE TRIGGER request_wished AFTER UPDATE OF wanted ON provisioner.connection_requests
 FOR EACH ROW WHEN (new.wanted IS DISTINCT FROM old.wanted) EXECUTE FUNCTION provisioner.request_wished();
 
-CREATE TRIGGER request_wished AFTER UPDATE OF wanted ON provisioner.rotation_requests
+-- After `rotation_edited`, likewise.
+CREATE TRIGGER rotation_wished AFTER UPDATE OF wanted ON provisioner.rotation_requests
 FOR EACH ROW WHEN (new.wanted IS DISTINCT FROM old.wanted) EXECUTE FUNCTION provisioner.request_wished();
 
 -- A request that is set to pending, by hand or by `begin_again`, is to be tried again, and made again if it was removed: it gets a place,

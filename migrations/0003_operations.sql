@@ -26,7 +26,10 @@ DECLARE
     aside bigint[];
 BEGIN
     BEGIN
-        PERFORM provisioner.lock_requests(cancel.ids);
+        -- Only failed ones: the row in flight of any other is locked before its request.
+        PERFORM provisioner.lock_requests(ARRAY (
+            SELECT q.id FROM provisioner.requests AS q WHERE q.id = ANY (cancel.ids) AND q.status = 'failed'
+        ));
         aside := ARRAY (SELECT q.id FROM provisioner.requests AS q WHERE q.id = ANY (cancel.ids) AND q.status = 'failed');
         PERFORM provisioner.finish(aside, 'cancelled');
     EXCEPTION WHEN OTHERS THEN

@@ -21,7 +21,10 @@ BEGIN
     PERFORM set_config('provisioner.recording', 'on', true);
     UPDATE provisioner.waiting AS w SET run_at = 'infinity', quarantine = 'connection'
     FROM provisioner.requests AS q
-    WHERE w.id = ANY (ids) AND w.quarantine IS NULL AND q.id = w.id AND q.needs_connection;
+    WHERE
+        w.id = ANY (ids) AND w.quarantine IS NULL AND q.id = w.id AND q.needs_connection
+        -- What may have been made is looked up first, which needs no connection.
+        AND NOT EXISTS (SELECT FROM provisioner.sent_creates AS c WHERE c.id = w.id);
     UPDATE provisioner.waiting AS w
     SET
         -- A create that was lost lately may still be carried out.
@@ -193,6 +196,10 @@ BEGIN
         PERFORM provisioner.note_edits(new.id, patched);
     ELSIF new.status <> 'pending' OR old.status <> 'pending' OR changed <@ '{project_name}' AND naming = '{}' THEN
         RETURN NULL;
+    END IF;
+    IF fixed <> '{}' THEN
+        -- It may have another project or connection now, so an old quarantine says nothing about it.
+        UPDATE provisioner.waiting AS w SET quarantine = NULL WHERE w.id = new.id AND w.quarantine LIKE '%:%';
     END IF;
     IF NOT provisioner.reopen(new.id) THEN
         RAISE EXCEPTION 'request % is in flight: its % cannot be changed now', new.id, array_to_string(changed, ', ')

@@ -156,7 +156,10 @@ DECLARE
     aside bigint[];
 BEGIN
     BEGIN
-        PERFORM provisioner.lock_requests(cancel.ids);
+        -- Only failed ones: the row in flight of any other is locked before its request.
+        PERFORM provisioner.lock_requests(ARRAY (
+            SELECT q.id FROM provisioner.requests AS q WHERE q.id = ANY (cancel.ids) AND q.status = 'failed'
+        ));
         aside := ARRAY (SELECT q.id FROM provisioner.requests AS q WHERE q.id = ANY (cancel.ids) AND q.status = 'failed');
         PERFORM provisioner.finish(aside, 'cancelled');
     EXCEPTION WHEN OTHERS THEN
@@ -444,7 +447,9 @@ BEGIN
     IF connections <> '{}' THEN
         UPDATE provisioner.connection_requests AS q
         SET
-            status = finish.status, finished_at = clock_timestamp(),
+            status = finish.status,
+            -- A failed request that is put aside ended when it failed.
+            finished_at = CASE WHEN finish.status = 'cancelled' THEN coalesce(q.finished_at, clock_timestamp()) ELSE clock_timestamp() END,
             error_code = CASE WHEN finish.status = 'cancelled' THEN q.error_code ELSE code END,
             error_message = CASE WHEN finish.status = 'cancelled' THEN q.error_message ELSE message END,
             attempts = coalesce((SELECT s.sent FROM provisioner.attempt_state AS s WHERE s.id = q.id), q.attempts),
@@ -456,7 +461,8 @@ BEGIN
     IF rotations <> '{}' THEN
         UPDATE provisioner.rotation_requests AS r
         SET
-            status = finish.status, finished_at = clock_timestamp(),
+            status = finish.status,
+            finished_at = CASE WHEN finish.status = 'cancelled' THEN coalesce(r.finished_at, clock_timestamp()) ELSE clock_timestamp() END,
             error_code = CASE WHEN finish.status = 'cancelled' THEN r.error_code ELSE code END,
             error_message = CASE WHEN finish.status = 'cancelled' THEN r.error_message ELSE message END,
             attempts = coalesce((SELECT s.sent FROM provisioner.attempt_state AS s WHERE s.id = r.id), r.attempts)
@@ -538,7 +544,10 @@ BEGIN
     PERFORM set_config('provisioner.recording', 'on', true);
     UPDATE provisioner.waiting AS w SET run_at = 'infinity', quarantine = 'connection'
     FROM provisioner.requests AS q
-    WHERE w.id = ANY (ids) AND w.quarantine IS NULL AND q.id = w.id AND q.needs_connection;
+    WHERE
+        w.id = ANY (ids) AND w.quarantine IS NULL AND q.id = w.id AND q.needs_connection
+        -- What may have been made is looked up first, which needs no connection.
+        AND NOT EXISTS (SELECT FROM provisioner.sent_creates AS c WHERE c.id = w.id);
     UPDATE provisioner.waiting AS w
     SET
         -- A create that was lost lately may still be carried out.
@@ -1521,6 +1530,10 @@ BEGIN
         PERFORM provisioner.note_edits(new.id, patched);
     ELSIF new.status <> 'pending' OR old.status <> 'pending' OR changed <@ '{project_name}' AND naming = '{}' THEN
         RETURN NULL;
+    END IF;
+    IF fixed <> '{}' THEN
+        -- It may have another project or connection now, so an old quarantine says nothing about it.
+        UPDATE provisioner.waiting AS w SET quarantine = NULL WHERE w.id = new.id AND w.quarantine LIKE '%:%';
     END IF;
     IF NOT provisioner.reopen(new.id) THEN
         RAISE EXCEPTION 'request % is in flight: its % cannot be changed now', new.id, array_to_string(changed, ', ')
@@ -3703,8 +3716,6 @@ CREATE TRIGGER request_status_edited AFTER UPDATE OF status ON provisioner.rotat
 
 CREATE TRIGGER request_wished AFTER UPDATE OF wanted ON provisioner.connection_requests FOR EACH ROW WHEN ((new.wanted IS DISTINCT FROM old.wanted)) EXECUTE FUNCTION provisioner.request_wished();
 
-CREATE TRIGGER request_wished AFTER UPDATE OF wanted ON provisioner.rotation_requests FOR EACH ROW WHEN ((new.wanted IS DISTINCT FROM old.wanted)) EXECUTE FUNCTION provisioner.request_wished();
-
 CREATE TRIGGER requests_deleted AFTER DELETE ON provisioner.connection_requests REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_deleted();
 
 CREATE TRIGGER requests_deleted AFTER DELETE ON provisioner.rotation_requests REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_deleted();
@@ -3720,6 +3731,8 @@ CREATE TRIGGER rotation_deleted AFTER DELETE ON provisioner.rotation_requests FO
 CREATE TRIGGER rotation_edited AFTER UPDATE OF id, target, project_id, name, connection, environment, secret_path, secret_name, interval_days, rotate_at, key_name, spend_limit, limit_reset, include_byok, description, priority, not_before, project_name ON provisioner.rotation_requests FOR EACH ROW EXECUTE FUNCTION provisioner.rotation_edited();
 
 CREATE TRIGGER rotation_ended AFTER UPDATE OF status, wanted ON provisioner.rotation_requests FOR EACH ROW WHEN (((old.wanted = 'absent'::text) AND (old.status = 'pending'::text) AND ((new.wanted <> 'absent'::text) OR (new.status <> 'pending'::text)))) EXECUTE FUNCTION provisioner.rotation_ended();
+
+CREATE TRIGGER rotation_wished AFTER UPDATE OF wanted ON provisioner.rotation_requests FOR EACH ROW WHEN ((new.wanted IS DISTINCT FROM old.wanted)) EXECUTE FUNCTION provisioner.request_wished();
 
 CREATE TRIGGER rotations_first AFTER UPDATE OF wanted ON provisioner.connection_requests FOR EACH ROW WHEN (((new.wanted = 'absent'::text) AND (old.wanted IS DISTINCT FROM 'absent'::text))) EXECUTE FUNCTION provisioner.rotations_first();
 

@@ -122,6 +122,7 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
         _table("rotation_requests", "SELECT"),
         _table("rotation_requests", "INSERT", columns=ROTATION_WISH),
         *(_table(name, "SELECT") for name in ("rotation_status", "request_status")),
+        _function("utf16_length(text)"),  # a CHECK runs with the rights of the role that writes
         *(
             _table(name, "SELECT")
             for name in ("batch_progress", "request_counts", "target_progress", "progress", "migrations")
@@ -150,6 +151,7 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
         _table(_REQUESTS, "UPDATE", columns=("credential", *RESULT)),
         *(_table(name, "SELECT") for name in ("rotation_requests", "requests")),
         _table("rotation_requests", "UPDATE", columns=ROTATION_RESULT),
+        _function("utf16_length(text)"),  # as above
         *(
             _table(name, "SELECT", "INSERT", "UPDATE", "DELETE")
             for name in ("ready", "waiting", "attempt_state", "workers")

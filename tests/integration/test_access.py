@@ -242,6 +242,20 @@ class TestRequester:
             assert await group.fetchval("SELECT count(*) FROM provisioner.request_status") == 0
 
 
+async def test_rotations_are_requested_and_recorded(cast: Cast) -> None:
+    """The rules of a rotation's columns run with the rights of the role that writes: a requester's, then a worker's."""
+    async with connected(cast.requester.url) as requester:
+        await requester.execute(
+            "INSERT INTO provisioner.rotation_requests (project_id, description) VALUES (gen_random_uuid(), 'mine')"
+        )
+    async with connected(cast.worker.url) as worker:
+        await worker.execute("SELECT set_config('provisioner.recording', 'on', false)")
+        recorded = await worker.execute(
+            "UPDATE provisioner.rotation_requests SET status = 'succeeded', rotation_id = gen_random_uuid()"
+        )
+    assert recorded == "UPDATE 1"
+
+
 async def test_a_reader_sees_all_rows_and_which_credential_they_name(cast: Cast) -> None:
     """Every request is shown, and of a sealed credential only its key's id."""
     async with connected(cast.reader.url) as reader:

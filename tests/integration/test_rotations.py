@@ -252,6 +252,76 @@ async def test_what_was_never_made_is_removed_at_once(database: Database) -> Non
         assert len(it.simulator.state()["rotations"]) == 1
 
 
+@pytest.mark.parametrize("also", ["priority = 5", "name = name, description = description", "connection = 'other'"])
+async def test_a_removal_with_other_columns_is_a_removal(database: Database, also: str) -> None:
+    """Whatever else the same statement writes, as some libraries write every column, it is not wanted any more."""
+    async with fleet(database) as it:
+        request = await ask(it)
+        await it.session.execute(f"UPDATE provisioner.rotation_requests SET wanted = 'absent', {also}")
+        row = await it.row(request)
+        assert (row["status"], row["wanted"]) == ("removed", "absent")
+        assert await it.one("SELECT count(*) FROM provisioner.waiting") == (0,)
+
+
+async def test_a_cancelled_rotation_in_doubt_is_looked_up_whatever_its_connection_does(database: Database) -> None:
+    """A connection that is edited, and fails, neither delays the look-up nor makes the cancellation forgotten."""
+    async with fleet(database) as it:
+        connection, request = await connect(it), await ask(it)
+        await it.session.execute("SELECT set_config('provisioner.recording', 'on', false)")
+        settled = "UPDATE provisioner.connection_requests SET status = $2, error_code = $3 WHERE id = $1"
+        await it.session.execute(settled, connection, "succeeded", None)
+        await it.session.execute(
+            "INSERT INTO provisioner.attempt_state (id, attempt, sent, failures, since, error_code, error_message)"
+            " VALUES ($1, 1, 1, 0, now(), 'outcome_unknown', '')",
+            request,
+        )
+        await it.session.execute(
+            "INSERT INTO provisioner.sent_creates"
+            " (id, sent_at, ended_at, proof, target, project_id, name, description, exact)"
+            " SELECT id, now(), now(), 'none', target, project_id, name, '', true"
+            " FROM provisioner.rotation_requests WHERE id = $1",
+            request,
+        )
+        await it.session.execute(
+            "UPDATE provisioner.waiting SET run_at = now() + interval '1 min' WHERE id = $1", request
+        )
+        assert await it.one("SELECT outcome FROM provisioner.cancel($1)", [request]) == ("ending",)
+        await it.session.execute("SELECT set_config('provisioner.recording', '', false)")
+        await it.session.execute("UPDATE provisioner.connection_requests SET credential = 'other'")
+        await it.session.execute("SELECT set_config('provisioner.recording', 'on', false)")
+        await it.session.execute(settled, connection, "failed", "credential_refused")
+        assert (await it.row(request))["status"] == "pending"
+        place = "SELECT run_at <= now(), quarantine FROM provisioner.waiting WHERE id = $1"
+        assert await it.one(place, request) == (True, None)
+        assert await it.one("SELECT cancelled FROM provisioner.attempt_state WHERE id = $1", request) == (True,)
+
+
+async def test_another_connection_ends_a_quarantine_for_the_old_one(database: Database) -> None:
+    """A rotation that waited for its old project, or its key, waits for its new connection."""
+    async with fleet(database) as it:
+        request = await ask(it)
+        await it.session.execute(
+            "UPDATE provisioner.waiting SET quarantine = 'project:' || $1::text, run_at = now() + interval '1 hour'",
+            it.simulator.projects[0],
+        )
+        await it.session.execute("UPDATE provisioner.rotation_requests SET connection = 'other'")
+        place = "SELECT run_at = 'infinity', quarantine FROM provisioner.waiting WHERE id = $1"
+        assert await it.one(place, request) == (True, "connection")
+
+
+async def test_putting_aside_keeps_when_it_failed(database: Database) -> None:
+    """A failed request that is put aside ended when it failed."""
+    async with fleet(database) as it:
+        request = await ask(it)
+        await it.session.execute("SELECT set_config('provisioner.recording', 'on', false)")
+        await it.session.execute(
+            "UPDATE provisioner.rotation_requests SET status = 'failed', finished_at = '2026-01-01 00:00Z'"
+        )
+        await it.session.execute("SELECT provisioner.cancel($1)", [request])
+        row = await it.row(request)
+        assert (row["status"], row["finished_at"].year, row["finished_at"].month) == ("cancelled", 2026, 1)
+
+
 async def test_pausing_the_target_pauses_its_rotations(database: Database) -> None:
     """Users need not know that rotations have their own line."""
     async with fleet(database) as it:

@@ -1,5 +1,6 @@
 """Shared by `retry`, `cancel`, `remove` and `rekey`: the selection of requests, the confirmation, and the steps."""
 
+import signal
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -45,8 +46,15 @@ def checked(wanted: Filter, *, everything: bool) -> Filter:
 def is_confirmed(order: Order, requests: int, question: str) -> bool:
     """Whether this many requests are to be changed; asks if there are many and the terminal is interactive."""
     asks = requests > MANY and sys.stdin.isatty() and console(stderr=True).is_terminal
-    if order.yes or not asks or typer.confirm(question, err=True):
+    if order.yes or not asks:
         return True
+    # The event loop's handler would keep an interrupt until the question is answered.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        if typer.confirm(question, err=True):
+            return True
+    finally:
+        signal.signal(signal.SIGINT, before)
     say("nothing was changed")
     return False
 

@@ -130,6 +130,10 @@ def simulate(  # noqa: PLR0917 - the command line names them
     raise typer.Exit(_run(options, env))
 
 
+class _EnvUnwritable(Exception):
+    """The file with the variables cannot be written."""
+
+
 def _run(options: "Options", env: Path | None) -> int:
     from provisioner.cli.terminal.frame import run_async
 
@@ -157,8 +161,8 @@ async def _serve(options: "Options", env: Path | None) -> int:
     except SettingsError as error:
         typer.echo(f"provisioner simulate: {error}", err=True)
         return 2
-    except OSError as error:
-        typer.echo(f"provisioner simulate: {env} cannot be written: {error.strerror}", err=True)
+    except _EnvUnwritable as error:
+        typer.echo(f"provisioner simulate: {env} cannot be written: {error}", err=True)
         return 1
     return 0
 
@@ -175,5 +179,8 @@ def _announce(simulator: "Simulator", env: Path | None) -> None:
     }
     if env is not None:
         exports = (f"export {name}={shlex.quote(value)}\n" for name, value in variables.items())
-        env.write_text("".join(exports), encoding="utf-8")
+        try:
+            env.write_text("".join(exports), encoding="utf-8")
+        except OSError as error:
+            raise _EnvUnwritable(error.strerror) from error
     typer.echo(json.dumps(simulator.announcement()))

@@ -1,6 +1,7 @@
 """`provisioner migrate`, `grant` and `database`: the schema, its rights, its address, and programs that use it."""
 
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, Json, load, open_database
+from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, Json, load, open_database, run_async
 from provisioner.cli.terminal.output import console, print_json, say, show, tell_error, tell_warning
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ async def grant(  # noqa: PLR0917  # the command line names them
 
 
 @database.command(name="database", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
-async def run_program(
+def run_program(
     config: Config = None,
     program: Annotated[
         list[str] | None,
@@ -115,7 +116,7 @@ async def run_program(
     settings = load(config)
     if program:
         return _run(settings, program)
-    await _tell_place(settings)
+    run_async(_tell_place(settings))
     return DONE
 
 
@@ -199,7 +200,9 @@ def _run(settings: "Settings", program: list[str]) -> int:
     if found is None:
         tell_error(f"there is no program {program[0]} on the PATH")
         return NOT_DONE
-    # This process is not replaced by the program, because it keeps the embedded database running.
+    # This process is not replaced by the program, because it keeps the embedded database running. An interrupt is for
+    # the program, which gets it as well; unlike SIG_IGN, a handler is not passed on to it.
+    signal.signal(signal.SIGINT, lambda *_: None)
     return subprocess.run([found, *program[1:]], env=environment, check=False).returncode  # noqa: S603 - the user's
 
 

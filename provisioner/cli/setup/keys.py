@@ -108,7 +108,7 @@ async def reseal(config: Config = None) -> int:
     return NOT_DONE if problems else DONE
 
 
-async def seal(
+def seal(
     project: Annotated[UUID, typer.Option(help="Project that the key is for.")],
     name: Annotated[str, typer.Option(help="Name of the connection that the key is for.")] = "openrouter",
     config: Config = None,
@@ -126,8 +126,8 @@ async def seal(
     except NoKey as flaw:
         said = "contains no API key" if str(flaw) == "is empty" else str(flaw)
         raise typer.BadParameter(f"standard input {said}") from None
-    async with open_database(load(config)) as database:
-        say((await sealing_key(database)).seal(key, project_id=str(project), name=name))
+    # The key was read before the event loop runs, which would keep an interrupt from the read.
+    say(sealer(load(config))(key, project_id=str(project), name=name))
 
 
 async def _keep(settings: "Settings", database: "Database", pair: "SealingPair", *, stdout: bool = False) -> None:
