@@ -13,7 +13,7 @@ from provisioner.core.queue_values import FRONT
 from provisioner.postgres.queries import statements
 from tests.support import eventually
 from tests.support.postgres import Database
-from tests.support.sessions import connected, insert, places, soon
+from tests.support.sessions import connected, insert, places, soon, take
 
 if TYPE_CHECKING:
     from tests.support.sessions import Session
@@ -116,6 +116,26 @@ class TestADelete:
 
 class TestACall:
     """An operator calls a request off."""
+
+    async def test_while_it_is_settled_costs_the_worker_nothing(
+        self, sessions: tuple["Session", "Session", "Session"]
+    ) -> None:
+        """Both lock the row in flight first, so the settlement is not rolled back by a deadlock."""
+        worker, user, onlooker = sessions
+        request = await insert(user)
+        await take(user, request)
+        transaction = worker.transaction()
+        await transaction.start()
+        await worker.execute("DELETE FROM provisioner.in_flight")
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(_outcome(user, f"SELECT provisioner.cancel(ARRAY[{request}]::bigint[])"))
+            either: Callable[[], bool | Awaitable[bool]] = partial(_either, running, onlooker, user)
+            await eventually(either)
+            await worker.execute("SELECT set_config('provisioner.recording', 'on', true)")
+            await worker.execute("UPDATE provisioner.connection_requests SET status = 'succeeded'")
+            await transaction.commit()
+            assert await running is None
+        assert await onlooker.fetchval("SELECT status FROM provisioner.connection_requests") == "succeeded"
 
     async def test_while_it_is_claimed_reaches_the_claim(
         self, sessions: tuple["Session", "Session", "Session"]
