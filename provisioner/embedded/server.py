@@ -91,7 +91,9 @@ class EmbeddedDatabase:
                         self._start(lock)
                     finally:
                         os.close(lock)
-                elif (found := self._read()) is not None and _answers(found["port"]):
+                elif (
+                    (found := self._read()) is not None and is_running(found["supervisor"]) and _answers(found["port"])
+                ):
                     return found
                 time.sleep(BREATH)
         except OSError as error:
@@ -206,6 +208,16 @@ class EmbeddedDatabase:
 
     def _unusable(self, reason: str) -> DatabaseUnusable:
         return DatabaseUnusable(f"the embedded database in {self.directory} cannot be used: {reason}")
+
+
+def is_running(process: int) -> bool:
+    """Whether a supervisor runs: the server of one that was just killed still answers, and is stopping."""
+    with suppress(OSError):
+        if Path("/proc/self").exists():
+            return ") Z " not in Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
+        os.kill(process, 0)
+        return True
+    return False
 
 
 def _answers(port: int) -> bool:

@@ -16,7 +16,7 @@ import pytest
 
 from provisioner.core.errors import DatabaseUnusable
 from provisioner.embedded.place import directory_of
-from provisioner.embedded.server import EmbeddedDatabase
+from provisioner.embedded.server import EmbeddedDatabase, is_running
 from provisioner.sandbox import postgres
 from tests.support import wait_until
 from tests.support.cli import SCRIPT, environment, provisioner
@@ -141,6 +141,15 @@ def test_a_killed_supervisor_is_replaced(place: Path) -> None:
         assert second["supervisor"] != first["supervisor"]
         wait_until(lambda: not alive(first["pid"]))
     wait_until(lambda: idle(place))
+
+
+def test_a_killed_supervisor_is_not_believed() -> None:
+    """One that was killed and is still a zombie does not run: its server answers, and is stopping."""
+    with subprocess.Popen(["/usr/bin/env", "true"]) as process:
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert not is_running(process.pid)
+    assert not is_running(process.pid)
+    assert is_running(os.getpid())
 
 
 def test_a_killed_command_leaves_nothing_running(place: Path) -> None:
