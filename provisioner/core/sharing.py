@@ -117,7 +117,7 @@ def _part(
 ) -> tuple[int, bool, bool]:
     """Return a worker's slots now, whether others have fewer than their share, and whether it has itself.
 
-    A worker never gets more than the others have left, so the total stays within the limit, whoever comes first.
+    A worker never gets more than the others have left, so the total stays within the limit in any order.
     """
     wanted = {each.worker: each.wanted for each in others} | {mine.worker: told.wanted}
     shares = fair_shares(wanted, state.limit, turn)

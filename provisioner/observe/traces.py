@@ -70,7 +70,7 @@ async def traced(observer: Observer, *, clock: Clock, worker: str) -> AsyncItera
     try:
         yield Both(observer, Traces(provider.get_tracer("provisioner", __version__), clock=clock))
     finally:
-        # The libraries wait for an unreachable collector longer than whoever stops us may accept.
+        # The libraries wait for an unreachable collector longer than a service manager may accept.
         last = Thread(target=provider.shutdown, name="last traces", daemon=True)
         last.start()
         await asyncio.to_thread(last.join, FLUSH)

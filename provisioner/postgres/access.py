@@ -325,7 +325,7 @@ def _granting(role: Role, kinds: Collection[Kind]) -> Iterator[str]:
 
 
 def _revoking(role: Role) -> Iterator[str]:
-    """Yield statements that revoke every right in the schema, whoever granted it."""
+    """Yield statements that revoke every right in the schema, by every grantor."""
     for what in ("TABLES", "SEQUENCES", "FUNCTIONS"):
         yield f"REVOKE ALL ON ALL {what} IN SCHEMA provisioner FROM {role.quoted}"
     yield f"REVOKE ALL ON SCHEMA provisioner FROM {role.quoted}"

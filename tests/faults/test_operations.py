@@ -87,12 +87,15 @@ async def test_called_off_in_doubt(world: Callable[..., Fleet[Process]], fault: 
         await it.start()
         await it.simulator.until(lambda: len(it.simulator.world.creates) == 3)
         if moment == "in doubt":
-            waiting = "SELECT count(*) FROM provisioner.waiting"
-            await it.until(waiting, 3)
+            # Paused, all three stay in doubt, however differently their first creates began.
+            await it.until("SELECT count(DISTINCT id) FROM provisioner.sent_creates", 3)
+            await it.fetch("SELECT provisioner.pause('default')")
+            await it.until("SELECT count(*) FROM provisioner.in_flight", 0)
         it.simulator.configure(faults={})
         if moment == "in flight" or fault == "error-after-commit":
             it.simulator.configure(faults={fault: 1.0})
         assert [row["outcome"] for row in await it.fetch(CANCEL, requests)] == ["ending"] * 3
+        await it.fetch("SELECT provisioner.resume('default')")
         if ends == "cancelled":
             called_off = "SELECT count(*) FROM provisioner.waiting WHERE run_at > now() + interval '25 seconds'"
             await it.until(called_off, 3)

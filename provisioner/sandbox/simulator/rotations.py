@@ -122,7 +122,7 @@ async def get_by_name(exchange: Exchange) -> dict[str, Any]:
 
 
 async def credentials(exchange: Exchange) -> dict[str, Any]:
-    """GET the keys themselves. Whoever calls this reads secrets, and the request counts show it."""
+    """GET the keys themselves. Callers read secrets, and the request counts show it."""
     rotation = _by_id(exchange, "read")
     return {
         "generatedCredentials": [{"apiKey": key.value, "keyHash": key.hash} for key in rotation.keys],
