@@ -6,9 +6,8 @@ after each answer. Pure: no clock, no I/O. Times are seconds since 1970 on the d
 share.
 
 The pace is the permits that are left, minus what other clients will need, divided by the time that is left. What the
-server counted and we did not send was used by other clients, and whoever used the address recently is expected to
-continue. So permits are spread over the window instead of hitting OpenRouter all at once, and other clients of the
-address are rarely refused.
+server counted and we did not send was used by other clients, which are expected to continue. So permits are spread over
+the window instead of hitting OpenRouter all at once, and other clients of the address are rarely refused.
 """
 
 import math
