@@ -79,11 +79,12 @@ class Connector:
         return connection
 
     async def _open_usable(self, options: dict[str, Any]) -> "Session":
+        named = self._named  # another session that is opened at the same time may find out meanwhile
         connection = await self._open(options)
         try:
             facts = await read_facts(connection)
             await self._adapt(connection, facts)
-            safe = not self._named or not facts.pooled or await translates_names(connection)
+            safe = not named or not facts.pooled or await translates_names(connection)
         except BaseException:
             connection.terminate()
             raise

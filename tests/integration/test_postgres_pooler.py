@@ -67,12 +67,34 @@ async def test_statements_of_many_clients_do_not_mix(pooled: Database) -> None:
             assert row is not None
             assert row["said"] == round_ + number
 
-    async with asyncio.TaskGroup() as group:
-        for number in range(len(pools)):
-            group.create_task(ask(number))
-            group.create_task(ask(number))
-    for pool in pools:
-        await pool.close()
+    try:
+        async with asyncio.TaskGroup() as group:
+            for number in range(len(pools)):
+                group.create_task(ask(number))
+                group.create_task(ask(number))
+    finally:
+        for pool in pools:
+            await pool.close()
+
+
+@needs_pgbouncer
+async def test_sessions_that_open_at_once_all_learn_of_the_pooler(pooled: Database) -> None:
+    """What one session finds out about names does not spare another one that began with names the look for itself."""
+    for _ in range(5):
+        pool = Pool(pooled.url, size=8)
+
+        async def ask(number: int, pool: Pool = pool) -> None:
+            for round_ in range(4):
+                row = await pool.fetchrow(f"SELECT $1::int + {number} AS said", round_)
+                assert row is not None
+                assert row["said"] == round_ + number
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for number in range(8):
+                    group.create_task(ask(number))
+        finally:
+            await pool.close()
 
 
 @needs_pgbouncer
